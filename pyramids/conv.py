@@ -1,0 +1,85 @@
+"""Convolution, batch norm, activation: the block of all necks, from timm, made to train on a single value.
+
+The smallest map of a pyramid can be 1x1, where a batch of one gives batch norm a single value a channel and no variance
+to speak of. There the running statistics serve instead of the batch's.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from timm.layers import BatchNormAct2d as TimmBatchNormAct2d
+from timm.layers import ConvNormAct
+from torch import Tensor, nn
+
+LayerType = Callable[..., nn.Module]
+
+
+class BatchNormAct2d(TimmBatchNormAct2d):
+    """timm's batch norm with activation, which normalizes a single value a channel by its running statistics.
+
+    `(N, C, H, W)` to `(N, C, H, W)`. Without it, training at batch 1 with a 1x1 map raises in torch.
+
+    >>> import torch
+    >>> norm = BatchNormAct2d(4).train()
+    >>> norm(torch.rand(1, 4, 1, 1)).shape
+    torch.Size([1, 4, 1, 1])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.track_running_stats and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return self.act(self.drop(x))
+        return super().forward(x)
+
+
+def _batch_norm_act(num_features: int, **kwargs: object) -> BatchNormAct2d:
+    return BatchNormAct2d(num_features, **kwargs)  # a function, since timm maps classes by name
+
+
+def norm_act(norm_layer: LayerType, act_layer: LayerType | None) -> LayerType:
+    """`norm_layer` (or a partial of it) as timm's `ConvNormAct` takes it; `nn.BatchNorm2d` becomes ours."""
+    func = norm_layer.func if isinstance(norm_layer, functools.partial) else norm_layer
+    keywords = norm_layer.keywords if isinstance(norm_layer, functools.partial) else {}
+    if func in (nn.BatchNorm2d, TimmBatchNormAct2d, BatchNormAct2d):
+        return functools.partial(_batch_norm_act, **{"act_layer": act_layer, **keywords})
+    return norm_layer
+
+
+def conv_norm_act(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    *,
+    stride: int = 1,
+    padding: int | str = "",
+    groups: int = 1,
+    norm_layer: LayerType | None = nn.BatchNorm2d,
+    act_layer: LayerType | None = nn.ReLU,
+) -> nn.Module:
+    """timm's `ConvNormAct`: a convolution without bias, a norm, an activation; without a norm, a biased convolution.
+
+    `(N, in_channels, H, W)` to `(N, out_channels, H', W')`; the padding is symmetric "same" unless given.
+    `norm_layer=None` leaves norm and activation out.
+    """
+    return ConvNormAct(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        groups=groups,
+        bias=norm_layer is None,
+        apply_norm=norm_layer is not None,
+        norm_layer=norm_act(norm_layer, act_layer) if norm_layer is not None else nn.BatchNorm2d,
+        act_layer=act_layer,
+    )
+
+
+def init_weights(module: nn.Module) -> None:
+    """He initialization of every convolution below `module` (He et al. 2015, fan-out), biases at zero."""
+    for m in module.modules():
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)

@@ -1,0 +1,159 @@
+"""The contract that every neck keeps: feature maps in, feature maps out, finest first, nothing about sizes baked in.
+
+`feature_info` is timm's own `FeatureInfo`, so a backbone with a neck reads like a timm `features_only` model
+(timm, `timm/models/_features.py`).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from timm.models import FeatureInfo
+from torch import Tensor, nn
+
+Size = tuple[int, int]
+
+
+class Neck(nn.Module):
+    """Base of all necks: a list of maps `(N, C_i, H_i, W_i)`, finest first, becomes another such list.
+
+    A subclass calls `super().__init__(in_channels, in_strides)`, then `declare_outputs(channels, strides)`, gives
+    `output_sizes`, and starts its `forward` with `self.check(features)`. Everything else follows: `feature_info`,
+    `out_channels`, `out_strides`, and clear errors for maps that do not fit.
+
+    Args:
+        in_channels: channels of each input map, finest first.
+        in_strides: stride (pixels of the image per cell) of each input map, ascending, one for each of `in_channels`.
+
+    Raises:
+        ValueError: for channels or strides that are empty, not positive, of differing counts or not ascending.
+
+    >>> import torch
+    >>> from pyramids import Neck
+    >>> class Nothing(Neck):
+    ...     def __init__(self, in_channels, in_strides):
+    ...         super().__init__(in_channels, in_strides)
+    ...         self.declare_outputs(in_channels, in_strides)
+    ...     def output_sizes(self, input_sizes):
+    ...         return list(input_sizes)
+    ...     def forward(self, features):
+    ...         self.check(features)
+    ...         return list(features)
+    >>> neck = Nothing([16, 32], [8, 16])
+    >>> [tuple(x.shape) for x in neck([torch.rand(1, 16, 9, 7), torch.rand(1, 32, 5, 4)])]
+    [(1, 16, 9, 7), (1, 32, 5, 4)]
+    >>> neck.feature_info.reduction()
+    [8, 16]
+    """
+
+    default_strides: ClassVar[tuple[int, ...]] = (8, 16, 32)
+    """The strides that the neck asks of a backbone when its user names none."""
+
+    in_channels: list[int]
+    in_strides: list[int]
+    feature_info: FeatureInfo
+
+    def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int]) -> None:
+        super().__init__()
+        self.in_channels = _positive_ints("in_channels", in_channels)
+        self.in_strides = _positive_ints("in_strides", in_strides)
+        if len(self.in_channels) != len(self.in_strides):
+            raise ValueError(
+                f"{type(self).__name__} needs one stride for each map: got in_channels {self.in_channels} "
+                f"and in_strides {self.in_strides}"
+            )
+        if sorted(set(self.in_strides)) != self.in_strides:
+            raise ValueError(f"in_strides go from fine to coarse, each larger than the last: got {self.in_strides}")
+
+    def declare_outputs(self, channels: Sequence[int], strides: Sequence[int]) -> None:
+        """Say once, at construction, what comes out: channels and (nominal) strides, finest first."""
+        maps = zip(_positive_ints("out_channels", channels), _positive_ints("out_strides", strides), strict=True)
+        info = [{"num_chs": c, "reduction": s, "module": f"map{i}"} for i, (c, s) in enumerate(maps)]
+        self.feature_info = FeatureInfo(info, out_indices=tuple(range(len(info))))
+
+    @property
+    def out_channels(self) -> list[int]:
+        """Channels of each output map, finest first."""
+        return list(self.feature_info.channels())
+
+    @property
+    def out_strides(self) -> list[int]:
+        """Stride of each output map, finest first; nominal where a map has no constant ratio to the image."""
+        return list(self.feature_info.reduction())
+
+    def output_sizes(self, input_sizes: Sequence[Size]) -> list[Size]:
+        """Exact sizes `(height, width)` of the output maps for these sizes of the input maps, finest first.
+
+        Raises:
+            ValueError: where the neck cannot take maps of these sizes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define output_sizes")
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Maps `(N, in_channels[i], H_i, W_i)`, finest first, to maps `(N, out_channels[j], H_j, W_j)`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def check(self, features: Sequence[Tensor]) -> None:
+        """Refuse maps that do not fit.
+
+        Raises:
+            TypeError: for something else than a sequence of floating-point tensors, or for a wrong dtype.
+            ValueError: for a wrong number of maps, wrong channels, batch sizes or devices that differ, maps that are
+                not finest first, or maps too small for the neck.
+        """
+        name = type(self).__name__
+        if isinstance(features, Tensor) or not isinstance(features, Sequence):
+            raise TypeError(f"{name} takes a list of feature maps, finest first: got a {type(features).__name__}")
+        if len(features) != len(self.in_channels):
+            raise ValueError(
+                f"{name} takes {len(self.in_channels)} maps of {self.in_channels} channels, finest first: "
+                f"got {len(features)} maps"
+            )
+        for i, (x, channels) in enumerate(zip(features, self.in_channels)):
+            if not isinstance(x, Tensor) or not x.is_floating_point():
+                what = f"{x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+                raise TypeError(f"{name} takes floating-point tensors: map {i} is {what}")
+            if x.dim() != 4 or x.shape[1] != channels:
+                raise ValueError(
+                    f"{name} takes maps (N, C, H, W) with {self.in_channels} channels, finest first: "
+                    f"map {i} has shape {tuple(x.shape)} where {channels} channels were expected"
+                    f"{self._order_hint(features)}"
+                )
+        if torch.compiler.is_compiling():  # sizes may be symbols there, and each check on them would narrow the graph
+            return
+        self._check_alike(features)
+        sizes = [(x.shape[2], x.shape[3]) for x in features]
+        if any(fine[i] < coarse[i] for fine, coarse in pairwise(sizes) for i in (0, 1)):
+            raise ValueError(f"{name} takes maps from fine to coarse: got sizes {sizes}")
+        self.output_sizes(sizes)
+
+    def _order_hint(self, features: Sequence[Tensor]) -> str:
+        channels = [x.shape[1] for x in features if isinstance(x, Tensor) and x.dim() == 4]
+        reverse = channels == self.in_channels[::-1] and len(channels) > 1
+        return "; the maps seem to come in reverse order" if reverse else ""
+
+    def _check_alike(self, features: Sequence[Tensor]) -> None:
+        name, first = type(self).__name__, features[0]
+        weight = next((p for p in self.parameters() if p.is_floating_point()), first)
+        for i, x in enumerate(features):
+            if x.shape[0] != first.shape[0]:
+                raise ValueError(
+                    f"{name} takes maps of one batch: {first.shape[0]} images in map 0, {x.shape[0]} in map {i}"
+                )
+            if x.device != weight.device:
+                raise ValueError(f"{name} is on {weight.device}, but map {i} is on {x.device}")
+            if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+                raise TypeError(f"{name} computes in {weight.dtype}, but map {i} is {x.dtype}; convert or use autocast")
+
+    def extra_repr(self) -> str:
+        return f"in_channels={self.in_channels}, in_strides={self.in_strides}"
+
+
+def _positive_ints(name: str, values: Sequence[int]) -> list[int]:
+    if isinstance(values, (int, str)) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} is a sequence of positive integers, finest map first: got {values!r}")
+    values = list(values)
+    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
+        raise ValueError(f"{name} is a sequence of positive integers, finest map first: got {values}")
+    return values
