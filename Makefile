@@ -1,0 +1,45 @@
+# `make test` and `make demo` do all their set-up: a virtual environment, the packages, then the job.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Two processes of one thread each beat one of two threads on a small machine, and more on a large one.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo test test-all lint types docs serve wheel clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	OMP_NUM_THREADS= $(BIN)/python -m detectors demo --output runs/demo
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow and not cuda" -n 2 --dist worksteal --timeout 600
+
+test-all: setup
+	$(BIN)/python -m pytest -m "not cuda" -n 2 --dist worksteal --timeout 3600
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/mkdocs build --strict
+
+serve: setup
+	$(BIN)/mkdocs serve
+
+wheel: setup
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist
+
+clean:
+	rm -rf $(VENV) dist site runs
