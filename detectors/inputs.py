@@ -1,0 +1,127 @@
+"""What goes into a detector: images of any size to one batch, boxes to padded fractions, and what is wrong with either.
+
+The contract is that of torchvision: images are CHW tensors in 0..1, targets dicts of absolute xyxy `boxes` and
+`labels` from 1.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Target = Mapping[str, Tensor]
+
+
+def check_images(images: Sequence[Tensor]) -> None:
+    """Refuse images that no detector can take; looks at shapes and dtypes only.
+
+    Raises:
+        TypeError: for anything but a list of floating-point tensors.
+        ValueError: for an empty list, or an image that is not `(3, H, W)` with sides of at least 2 pixels.
+    """
+    if isinstance(images, Tensor) and images.dim() != 4:
+        raise TypeError(f"images are a list of tensors (3, H, W): got one tensor of shape {tuple(images.shape)}")
+    if len(images) == 0:
+        raise ValueError("images is empty: a detector needs at least one image")
+    for i, image in enumerate(images):
+        if not isinstance(image, Tensor):
+            raise TypeError(f"image {i} is a {type(image).__name__}: expected a tensor (3, H, W) with values in 0..1")
+        if not image.is_floating_point():
+            raise TypeError(
+                f"image {i} is {image.dtype}: expected floating point in 0..1; divide by 255, or use "
+                "torchvision.transforms.v2.ToDtype(torch.float32, scale=True)"
+            )
+        if image.dim() != 3 or image.shape[0] != 3:
+            raise ValueError(f"image {i} has shape {tuple(image.shape)}: expected RGB, (3, H, W)")
+        if min(image.shape[1:]) < 2:
+            raise ValueError(f"image {i} is {image.shape[1]}x{image.shape[2]} pixels: expected at least 2x2")
+
+
+def check_targets(images: Sequence[Tensor], targets: Sequence[Target], num_classes: int, *, values: bool) -> None:
+    """Refuse targets that do not fit their images; looks at boxes' and labels' values only with `values`.
+
+    Raises:
+        TypeError: for boxes or labels of a wrong dtype.
+        ValueError: for another number of targets than of images, missing keys, wrong shapes, and with `values` for
+            boxes that are not finite, empty or outside the image, or labels outside `1..num_classes - 1`.
+    """
+    if len(targets) != len(images):
+        raise ValueError(f"every image needs its target: got {len(images)} images and {len(targets)} targets")
+    for i, (image, target) in enumerate(zip(images, targets)):
+        missing = {"boxes", "labels"} - set(target)
+        if missing:
+            raise ValueError(f"target {i} lacks {sorted(missing)}: it has {sorted(target)}")
+        boxes, labels = target["boxes"], target["labels"]
+        if boxes.dim() != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"target {i} has boxes of shape {tuple(boxes.shape)}: expected (n, 4), xyxy in pixels")
+        if labels.shape != boxes.shape[:1]:
+            raise ValueError(f"target {i} has {boxes.shape[0]} boxes and labels of shape {tuple(labels.shape)}")
+        if not boxes.is_floating_point():
+            raise TypeError(f"target {i} has boxes of {boxes.dtype}: expected floating point")
+        if labels.dtype != torch.int64:
+            raise TypeError(f"target {i} has labels of {labels.dtype}: expected torch.int64")
+        if values:
+            _check_values(i, boxes, labels, (image.shape[-2], image.shape[-1]), num_classes)
+
+
+def _check_values(index: int, boxes: Tensor, labels: Tensor, size: tuple[int, int], num_classes: int) -> None:
+    height, width = size
+    x1, y1, x2, y2 = boxes.unbind(1)
+    faults = {
+        "is not finite": ~boxes.isfinite().all(dim=1),
+        "is empty: it needs x2 > x1 and y2 > y1": (x2 <= x1) | (y2 <= y1),
+        f"lies outside the image of {height}x{width}": (x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height),
+    }
+    for fault, mask in faults.items():
+        if mask.any():
+            row = int(mask.int().argmax())
+            raise ValueError(f"target {index}: box {row}, {boxes[row].tolist()}, {fault}")
+    wrong = (labels < 1) | (labels >= num_classes)
+    if wrong.any():
+        row = int(wrong.int().argmax())
+        raise ValueError(
+            f"target {index}: label {row} is {int(labels[row])}: expected 1 to {num_classes - 1} "
+            f"(num_classes={num_classes} counts the background, 0)"
+        )
+
+
+def batch_images(images: Sequence[Tensor], size: tuple[int, int] | None) -> Tensor:
+    """Images `(3, H_i, W_i)` to one batch `(N, 3, height, width)`, stretched bilinearly to `size`.
+
+    `size=None` stacks them as they are.
+
+    Raises:
+        ValueError: with `size=None`, for images of differing sizes.
+    """
+    if size is None:
+        sizes = {tuple(image.shape[-2:]) for image in images}
+        if len(sizes) > 1:
+            raise ValueError(f"a detector without image_size takes images of one size in a batch: got {sorted(sizes)}")
+        return images if isinstance(images, Tensor) else torch.stack(list(images))
+    if isinstance(images, Tensor):  # all of one size
+        return images if tuple(images.shape[-2:]) == size else stretch(images, size)
+    return torch.cat([x[None] if tuple(x.shape[-2:]) == size else stretch(x[None], size) for x in images])
+
+
+def stretch(batch: Tensor, size: tuple[int, int]) -> Tensor:
+    """A batch `(N, 3, H, W)` to `(N, 3, *size)`; anti-aliased, as the training pipeline resizes."""
+    return F.interpolate(batch, size=size, mode="bilinear", antialias=True)
+
+
+def image_sizes(images: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Heights and widths in pixels, `(N, 2)` int64, made without the device waiting for the host's memory."""
+    sizes = torch.tensor([tuple(image.shape[-2:]) for image in images], dtype=torch.int64)
+    if device.type == "cuda":
+        return sizes.pin_memory().to(device, non_blocking=True)
+    return sizes.to(device)
+
+
+def pad_targets(images: Sequence[Tensor], targets: Sequence[Target], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Boxes as padded fractions of their images `(N, M, 4)` xyxy and labels `(N, M)`, 0 on padding rows."""
+    most = max(len(target["labels"]) for target in targets)
+    boxes = [F.pad(target["boxes"].float(), (0, 0, 0, most - len(target["boxes"]))) for target in targets]
+    labels = [F.pad(target["labels"], (0, most - len(target["labels"]))) for target in targets]
+    sizes = image_sizes(images, device).float()  # [N, 2], height and width
+    scale = sizes.flip(1).repeat(1, 2)[:, None]  # [N, 1, 4], width, height, width, height
+    return torch.stack(boxes).to(device) / scale, torch.stack(labels).to(device)
