@@ -2,5 +2,20 @@
 
 from detectors.data.dataset import DetectionDataset, ImageRecord, Problem, collate
 from detectors.data.loading import find_splits, load_dataset
+from detectors.data.mosaic import mosaic
+from detectors.data.synthetic import SyntheticScales, export_coco
+from detectors.data.transforms import evaluation_transforms, training_transforms
 
-__all__ = ["DetectionDataset", "ImageRecord", "Problem", "collate", "find_splits", "load_dataset"]
+__all__ = [
+    "DetectionDataset",
+    "ImageRecord",
+    "Problem",
+    "SyntheticScales",
+    "collate",
+    "evaluation_transforms",
+    "export_coco",
+    "find_splits",
+    "load_dataset",
+    "mosaic",
+    "training_transforms",
+]

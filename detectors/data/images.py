@@ -81,6 +81,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError(_FLOAT_PIXELS)
+    if image.mode == "RGB":
+        image.load()  # convert() would copy
+        return image
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # resolves a transparent palette without a warning
     return image.convert("RGB")

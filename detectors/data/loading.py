@@ -111,8 +111,8 @@ def _find_format(folder: Path, format: Format | None) -> Format:
             raise FileNotFoundError(f"{folder} has no images")
         raise FileNotFoundError(
             f"{folder} has images but no {'/'.join(candidates)} annotations. Expected COCO (train.json beside "
-            "images/, or annotations/instances_*.json), Pascal VOC (Annotations/ and JPEGImages/) or YOLO (data.yaml, or "
-            "images/train/ and labels/train/)"
+            "images/, or annotations/instances_*.json), Pascal VOC (Annotations/ and JPEGImages/) or YOLO "
+            "(data.yaml, or images/train/ and labels/train/)"
         )
     return found[0]
 

@@ -1,4 +1,4 @@
-"""Reader of Pascal VOC folders: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/*.txt`; also a VOCdevkit of them."""
+"""Reader of Pascal VOC folders, alone or within a VOCdevkit: `Annotations/`, `JPEGImages/`, `ImageSets/Main/`."""
 
 from pathlib import Path
 from xml.etree import ElementTree
