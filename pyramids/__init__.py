@@ -1,23 +1,42 @@
 """Feature-pyramid necks for any timm backbone and any detector."""
 
+from .bifpn import BiFPN
+from .deconv import DeconvPyramid
+from .extras import SSDExtras
 from .ffm import FFMv1, FFMv2
+from .fpn import FPN
 from .mlfpn import MLFPN
 from .neck import Neck
+from .pafpn import PAFPN
+from .pyramid import FeaturePyramid, attach
 from .registry import create_neck, list_necks, register_neck
 from .sfam import SFAM
 from .tum import STUM, TUM
+from .vgg import vgg16_reduced as _vgg16_reduced  # noqa: F401  registers the model with timm
 
 register_neck(MLFPN)
+register_neck(FPN)
+register_neck(PAFPN)
+register_neck(BiFPN)
+register_neck("deconv")(DeconvPyramid)
+register_neck("ssd_extras")(SSDExtras)
 
 __version__ = "0.1.0"
 __all__ = [
+    "FPN",
     "MLFPN",
+    "PAFPN",
     "SFAM",
     "STUM",
     "TUM",
+    "BiFPN",
+    "DeconvPyramid",
     "FFMv1",
     "FFMv2",
+    "FeaturePyramid",
     "Neck",
+    "SSDExtras",
+    "attach",
     "create_neck",
     "list_necks",
     "register_neck",

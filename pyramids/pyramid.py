@@ -1,0 +1,182 @@
+"""`attach`: any backbone below, any neck above, one module that gives a list of maps."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from timm.models import FeatureInfo
+from torch import Tensor, nn
+
+from .backbone import Backbone, create_backbone
+from .neck import Neck, Size
+from .registry import neck_class
+
+
+class FeaturePyramid(nn.Module):
+    """A backbone with a neck: images in, a list of maps out, finest first, described as timm describes a backbone.
+
+    Args:
+        backbone: the source of maps.
+        neck: takes maps of the backbone's channels and strides.
+
+    Raises:
+        ValueError: for a neck that takes other maps than the backbone gives.
+
+    >>> import torch
+    >>> from pyramids import attach
+    >>> pyramid = attach("resnet18", "mlfpn", num_levels=2, num_scales=4, channels=32)
+    >>> pyramid.feature_info.channels(), pyramid.feature_info.reduction()
+    ([32, 32, 32, 32], [8, 16, 32, 32])
+    >>> [tuple(x.shape) for x in pyramid(torch.rand(1, 3, 160, 160))]
+    [(1, 32, 20, 20), (1, 32, 10, 10), (1, 32, 5, 5), (1, 32, 3, 3)]
+    >>> pyramid.output_sizes((320, 512))
+    [(40, 64), (20, 32), (10, 16), (8, 14)]
+    """
+
+    def __init__(self, backbone: Backbone, neck: Neck) -> None:
+        super().__init__()
+        channels, strides = backbone.feature_info.channels(), backbone.feature_info.reduction()
+        if neck.in_channels != channels or neck.in_strides != strides:
+            raise ValueError(
+                f"{type(neck).__name__} takes maps of {neck.in_channels} channels at strides {neck.in_strides}: "
+                f"the backbone gives {channels} at {strides}"
+            )
+        self.backbone = backbone
+        self.neck = neck
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """Channels and strides of the maps, as timm's `features_only` models tell them."""
+        return self.neck.feature_info
+
+    @property
+    def out_channels(self) -> list[int]:
+        """Channels of each map, finest first."""
+        return self.neck.out_channels
+
+    @property
+    def out_strides(self) -> list[int]:
+        """Stride of each map, finest first; nominal where a map has no constant ratio to the image."""
+        return self.neck.out_strides
+
+    def output_sizes(self, image_size: Size) -> list[Size]:
+        """Exact sizes `(height, width)` of the maps for images of `image_size`, finest first.
+
+        Raises:
+            ValueError: where the backbone or the neck does not take images of this size.
+        """
+        return self.neck.output_sizes(self.backbone.output_sizes(image_size))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images `(N, 3, H, W)` to maps `(N, out_channels[i], H_i, W_i)`, finest first."""
+        return self.neck(self.backbone(images))
+
+    def as_torchvision(self, *, out_channels: int | None = None, per_map: bool = False) -> "TorchvisionBackbone":
+        """This pyramid as the backbone of torchvision's detectors; shares its weights.
+
+        Args:
+            out_channels: project each map to this width by a 1x1 convolution; None leaves the maps as they are.
+            per_map: declare the channels as a list, one a map, as `SSD` wants, and not as the one number that
+                `RetinaNet`, `FCOS` and `FasterRCNN` want.
+
+        Raises:
+            ValueError: for maps of unequal width without `out_channels` or `per_map`.
+        """
+        return TorchvisionBackbone(self, out_channels=out_channels, per_map=per_map)
+
+
+class TorchvisionBackbone(nn.Module):
+    """A `FeaturePyramid` as torchvision's detectors take it; made by `FeaturePyramid.as_torchvision`.
+
+    >>> import torch
+    >>> from pyramids import attach
+    >>> backbone = attach("resnet18", "mlfpn", num_levels=2, num_scales=3, channels=32).as_torchvision(out_channels=64)
+    >>> backbone.out_channels
+    64
+    >>> {name: tuple(x.shape) for name, x in backbone(torch.rand(1, 3, 64, 64)).items()}
+    {'0': (1, 64, 8, 8), '1': (1, 64, 4, 4), '2': (1, 64, 2, 2)}
+    """
+
+    def __init__(self, pyramid: FeaturePyramid, *, out_channels: int | None = None, per_map: bool = False) -> None:
+        super().__init__()
+        widths = pyramid.out_channels
+        if out_channels is not None and out_channels < 1:
+            raise ValueError(f"out_channels is a positive number of channels: got {out_channels}")
+        if out_channels is None and not per_map and len(set(widths)) > 1:
+            raise ValueError(
+                f"the maps have unequal channels {widths}, and torchvision's detectors but SSD want one number: pass "
+                "out_channels=256 to project each map, or per_map=True for SSD"
+            )
+        self.pyramid = pyramid
+        self.project = nn.ModuleList(
+            nn.Identity() if out_channels is None else nn.Conv2d(width, out_channels, 1) for width in widths
+        )
+        widths = widths if out_channels is None else [out_channels] * len(widths)
+        self.out_channels: int | list[int] = widths if per_map else widths[0]
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Images `(N, 3, H, W)` to maps named "0", "1", ..., finest first."""
+        maps = self.pyramid(images)
+        return OrderedDict((str(i), project(x)) for i, (project, x) in enumerate(zip(self.project, maps)))
+
+
+def attach(
+    backbone: str | nn.Module,
+    neck: str | type[Neck] | Neck,
+    *,
+    pretrained: bool = False,
+    strides: Sequence[int] | None = None,
+    image_size: Size | None = None,
+    output_stride: int | None = None,
+    backbone_kwargs: Mapping[str, Any] | None = None,
+    **neck_kwargs: Any,
+) -> FeaturePyramid:
+    """Put a neck on a backbone.
+
+    Maps are picked by the backbone's `feature_info.reduction()`, the deepest of equal reduction. A stride that the
+    backbone lacks is made from the nearest map by transposed convolutions or pooling (see `pyramids.resample`).
+    Transformers of a single stride are tapped at even distances over their depth.
+
+    Args:
+        backbone: name of a timm model, a timm model, or any module with a timm `FeatureInfo` as `feature_info` whose
+            forward gives the list of maps that it describes.
+        neck: a registered name, a class or an instance.
+        pretrained: load timm's pretrained weights into a backbone given by name.
+        strides: strides that the neck is to get, ascending; None means the neck's `default_strides`.
+        image_size: (height, width) of the images. Backbones that are built for one size need it; for the others it is
+            checked early.
+        output_stride: dilate the backbone so that no map is coarser, where timm has it.
+        backbone_kwargs: further arguments of `timm.create_model`, such as `drop_path_rate`.
+        **neck_kwargs: arguments of the neck's class.
+
+    Raises:
+        TypeError: for a backbone or a neck of another kind.
+        ValueError: for an unknown name, with the nearest ones; a backbone without spatial maps; a size that the
+            backbone or the neck does not take; a neck instance that does not fit the backbone.
+
+    >>> import torch
+    >>> from pyramids import attach
+    >>> pyramid = attach("vit_tiny_patch16_224", "mlfpn", num_levels=1, num_scales=3, channels=32)
+    >>> [tuple(x.shape) for x in pyramid(torch.rand(1, 3, 96, 160))]
+    [(1, 16, 12, 20), (1, 16, 6, 10), (1, 16, 4, 8)]
+    """
+    kind = neck_class(neck) if isinstance(neck, str) else neck
+    if isinstance(kind, Neck):
+        if neck_kwargs:
+            raise TypeError(f"the neck is built already and takes no arguments: got {sorted(neck_kwargs)}")
+        wanted = kind.in_strides
+    elif isinstance(kind, type) and issubclass(kind, Neck):
+        wanted = list(kind.default_strides)
+    else:
+        raise TypeError(f"a neck is a registered name, a subclass of Neck or an instance of one: got {neck!r}")
+    source = create_backbone(
+        backbone,
+        list(strides) if strides is not None else wanted,
+        pretrained=pretrained,
+        image_size=image_size,
+        output_stride=output_stride,
+        backbone_kwargs=backbone_kwargs,
+    )
+    if not isinstance(kind, Neck):
+        kind = kind(source.feature_info.channels(), source.feature_info.reduction(), **neck_kwargs)
+    return FeaturePyramid(source, kind)
