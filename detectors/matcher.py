@@ -1,0 +1,90 @@
+"""Matcher: gives every default box of a batch its ground-truth box or the background.
+
+Single Shot MultiBox Detector (arXiv 1512.02325), Section 2.2, "Matching strategy".
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Overlaps computed at once: 64 MiB a float32 tensor, of which about four live together.
+_OVERLAPS_PER_CHUNK = 2**24
+
+
+class Matches(NamedTuple):
+    """What each default box is to learn; boxes and indices mean something only where the label is not 0."""
+
+    indices: Tensor
+    """(N, P) int64: the matched box, as an index into the padded boxes of its image."""
+    labels: Tensor
+    """(N, P) int64: the matched box's label; 0 is background."""
+    boxes: Tensor
+    """(N, P, 4) float32: the matched box, xyxy."""
+
+
+def _overlaps(priors: Tensor, boxes: Tensor) -> Tensor:
+    """IoU (N, P, M) of priors (P, 4) and boxes (N, M, 4), both xyxy; 0 where both are empty."""
+    px1, py1, px2, py2 = priors[:, :, None].unbind(1)  # [P, 1]
+    bx1, by1, bx2, by2 = boxes[:, None].unbind(-1)  # [N, 1, M]
+    # In place where possible: these are the largest tensors of a training step.
+    overlap = torch.minimum(px2, bx2).sub_(torch.maximum(px1, bx1)).clamp_(min=0)  # [N, P, M]
+    overlap.mul_(torch.minimum(py2, by2).sub_(torch.maximum(py1, by1)).clamp_(min=0))
+    union = ((px2 - px1) * (py2 - py1) + (bx2 - bx1) * (by2 - by1)).sub_(overlap)
+    return overlap.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+
+
+@torch.no_grad()
+def match_boxes(priors: Tensor, boxes: Tensor, labels: Tensor, *, iou_threshold: float = 0.5) -> Matches:
+    """Matches default boxes to the boxes of each image.
+
+    A default box takes the box that it overlaps most if their IoU is at least `iou_threshold`. The default box that a
+    box overlaps most is forced to that box whatever the IoU, so every box is learned; of two boxes that share one, the
+    later wins. On equal overlaps the first counts. A box that overlaps no default box at all is left out.
+
+    `priors` (P, 4) are cxcywh; `boxes` (N, M, 4) are xyxy, in the same units; `labels` (N, M) from 1, with 0 on padding
+    rows, which are ignored wherever they stand. M may be 0. Nothing waits for the device, and no result depends on the
+    order in which a GPU runs its threads.
+
+    >>> priors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
+    >>> boxes = torch.tensor([[[0.5, 0.5, 0.9, 0.8], [0.0, 0.0, 0.0, 0.0]]])
+    >>> match_boxes(priors, boxes, torch.tensor([[5, 0]])).labels
+    tensor([[0, 5]])
+    """
+    # One more padding row, so that an image, or a batch, without boxes is no special case.
+    labels = F.pad(labels, (0, 1))
+    boxes = F.pad(boxes.float(), (0, 0, 0, 1))
+    real = labels > 0
+    # Padding shrinks to a point outside the image and overlaps nothing.
+    boxes = boxes.where(real[..., None], -1.0)
+    centers, halves = priors.float().split(2, dim=-1)
+    corners = torch.cat([centers - halves / 2, centers + halves / 2], dim=-1)
+
+    # The number of chunks, not their length, depends on M: a compiled graph then serves any M with as many chunks.
+    num_chunks = -(-labels.shape[0] * labels.shape[1] * priors.shape[0] // _OVERLAPS_PER_CHUNK)
+    prior_overlaps, prior_boxes = [], []
+    box_overlap = torch.zeros(labels.shape, device=labels.device)
+    box_prior = torch.zeros_like(labels)
+    start = 0
+    for chunk in corners.chunk(max(num_chunks, 1)):
+        overlaps = _overlaps(chunk, boxes)
+        overlap, box = overlaps.max(dim=2)
+        prior_overlaps.append(overlap)
+        prior_boxes.append(box)
+        overlap, prior = overlaps.max(dim=1)
+        better = overlap > box_overlap
+        box_prior = torch.where(better, prior + start, box_prior)
+        box_overlap = torch.where(better, overlap, box_overlap)
+        start += chunk.shape[0]
+        del overlaps  # before the next chunk allocates its own
+    indices = torch.cat(prior_boxes, dim=1)  # [N, P]
+    positive = torch.cat(prior_overlaps, dim=1) >= iou_threshold
+
+    # The largest index wins, whichever thread writes last.
+    order = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
+    claims = order.masked_fill(~real | (box_overlap == 0), -1)
+    forced = torch.full_like(indices, -1).scatter_reduce(1, box_prior, claims, "amax")
+    indices = torch.where(forced >= 0, forced, indices)
+    matched = labels.gather(1, indices) * (positive | (forced >= 0))
+    return Matches(indices, matched, boxes.gather(1, indices[..., None].expand(-1, -1, 4)))
