@@ -31,6 +31,7 @@ class SSDHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.boxes_per_cell = boxes_per_cell
         self.boxes = nn.ModuleList(nn.Conv2d(c, boxes_per_cell * 4, 3, padding=1) for c in in_channels)
         self.classes = nn.ModuleList(nn.Conv2d(c, boxes_per_cell * num_classes, 3, padding=1) for c in in_channels)
         # Small weights: at the start every cell predicts its default boxes at the classes' prior, whatever it sees.

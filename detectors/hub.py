@@ -12,7 +12,9 @@ from torch import nn
 T = TypeVar("T", bound="HubDetector")
 
 
-class HubDetector(nn.Module, PyTorchModelHubMixin, library_name="feature-pyramids", tags=["object-detection"]):
+class HubDetector(  # type: ignore[call-arg]
+    nn.Module, PyTorchModelHubMixin, library_name="feature-pyramids", tags=["object-detection"]
+):
     """A module with `save_pretrained`, `from_pretrained` and `push_to_hub`.
 
     `config` holds the arguments of `create_detector` that build the module again; a detector put together by hand has
@@ -38,7 +40,7 @@ class HubDetector(nn.Module, PyTorchModelHubMixin, library_name="feature-pyramid
         os.replace(partial, save_directory / constants.CONFIG_NAME)
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]
+    def _from_pretrained(
         cls: type[T],
         *,
         model_id: str,

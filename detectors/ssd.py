@@ -4,7 +4,7 @@ Paper: `SSD: Single Shot MultiBox Detector`, https://arxiv.org/abs/1512.02325
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from .hub import HubDetector
 from .inputs import Target, batch_images, check_images, check_targets, image_sizes, pad_targets
 from .loss import DetectionLoss, MultiBoxLoss
 from .postprocess import PostProcess, as_detections
+
+if TYPE_CHECKING:
+    from .deploy import DeployedDetector
 
 
 class SSD(HubDetector):
@@ -115,6 +118,15 @@ class SSD(HubDetector):
             box_regression, self.loss.scores(class_logits), priors, sizes
         )
         return found
+
+    def deploy(self, *, dtype: torch.dtype = torch.float32, compile: bool = False) -> "DeployedDetector":
+        """A copy for inference: batch norms folded, predictors merged, channels-last, in `dtype`; maybe compiled.
+
+        See `DeployedDetector` for arguments and errors.
+        """
+        from .deploy import DeployedDetector
+
+        return DeployedDetector(self, dtype=dtype, compile=compile)
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, *, validate: bool | None = None

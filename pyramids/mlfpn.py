@@ -5,7 +5,7 @@ https://arxiv.org/abs/1811.04533
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -121,18 +121,20 @@ class MLFPN(Neck):
     def levels(self, features: Sequence[Tensor]) -> list[list[Tensor]]:
         """The pyramids before aggregation: `num_levels` lists of maps `(N, C, H_i, W_i)`, finest first."""
         self.check(features)
-        base = self.ffm(*features)
-        x = reduced = self.reduce(base)
-        levels: list[list[Tensor]] = []
-        for i, tum in enumerate(self.tums):
-            if i > 0:
-                previous = levels[-1][0]
-                if self.design == "released":
-                    x = torch.cat([reduced, previous], dim=1)
-                else:
-                    x = self.fuse[i - 1](base, previous) if self.reuse_base else previous
-            levels.append(tum(x))
+        reduced = self.reduce_base(self.ffm(*features))
+        levels = [self.tums[0](reduced[0])]
+        for thin, tum in zip(reduced[1:], self.tums[1:]):
+            levels.append(tum(torch.cat([thin, levels[-1][0]], dim=1)))
+        for tum in self.tums[len(levels) :]:  # without the base feature
+            levels.append(tum(levels[-1][0]))
         return levels
+
+    def reduce_base(self, base: Tensor) -> list[Tensor]:
+        """What the levels that see the base feature `(N, C, H, W)` take of it, first level first."""
+        first = self.reduce(base)
+        if self.design == "released":
+            return [first] * self.num_levels
+        return [first, *(cast(FFMv2, ffm).reduce(base) for ffm in self.fuse)]
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps `[(N, C_shallow, H, W), (N, C_deep, h, w)]` to `num_scales` maps, finest first.

@@ -1,0 +1,129 @@
+"""Results files: rows of measurements with what is needed to believe them, written whole or not at all.
+
+A results file is JSON: `schema`, `benchmark`, `command`, `commit`, `environment` (with the device by name), `settings` and
+`rows`. Every row has a `key`, unique in the file, so that an interrupted run goes on where it stopped.
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+
+SCHEMA = 1
+_ROOT = Path(__file__).parents[1]
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words: the GPU's name, or the processor's with the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def _commit() -> str:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=_ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + (
+            " with changes" if git("status", "--porcelain", "-uno") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions and the device's name, as they stand in every results file."""
+    return {
+        "device": device_name(device),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "platform": platform.platform(),
+    }
+
+
+class Results:
+    """The rows of one benchmark, kept in `folder/NAME.json` and saved after each.
+
+    Opening a file that exists goes on with it, if it was made with the same settings.
+
+    Args:
+        folder: where the file lies; made if it is not there.
+        benchmark: name of the benchmark and the file.
+        device: what is measured on.
+        settings: what the measurements depend on, plain JSON values.
+
+    Raises:
+        ValueError: for a file of another schema, another device or other settings, or one that is no results file; the
+            file stays as it is.
+    """
+
+    def __init__(self, folder: Path, benchmark: str, device: torch.device, settings: Mapping[str, Any]) -> None:
+        self.path = Path(folder) / f"{benchmark}.json"
+        self.rows: list[dict[str, Any]] = []
+        self._head = {
+            "schema": SCHEMA,
+            "benchmark": benchmark,
+            "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+            "commit": _commit(),
+            "environment": environment(device),
+            "settings": json.loads(json.dumps(settings)),
+        }
+        if self.path.exists():
+            old = read_results(self.path)
+            for what, ours, theirs in (
+                ("settings", self._head["settings"], old["settings"]),
+                ("device", self._head["environment"]["device"], old["environment"]["device"]),
+            ):
+                if ours != theirs:
+                    raise ValueError(
+                        f"{self.path} was made with other {what}: {theirs}, not {ours}; choose another --output"
+                    )
+            self._head, self.rows = {k: v for k, v in old.items() if k != "rows"}, old["rows"]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def has(self, key: str) -> bool:
+        """Whether the row with this key is there."""
+        return any(row["key"] == key for row in self.rows)
+
+    def add(self, key: str, **values: Any) -> dict[str, Any]:
+        """Add a row, or replace the one with its key, and save."""
+        row = {"key": key, **values}
+        self.rows = [r for r in self.rows if r["key"] != key] + [row]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps({**self._head, "rows": self.rows}, indent=1) + "\n")
+        os.replace(partial, self.path)
+        return row
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a results file.
+
+    Raises:
+        ValueError: for a file that is no results file, or of another schema.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no results file: {error}") from error
+    if not isinstance(content, dict) or not {"schema", "benchmark", "rows", "settings", "environment"} <= set(content):
+        raise ValueError(f"{path} is no results file: it lacks schema, benchmark, rows, settings or environment")
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"{path} has schema {content['schema']}: this version reads {SCHEMA}; run the benchmark again")
+    return content

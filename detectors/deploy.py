@@ -1,0 +1,235 @@
+"""A detector made ready for inference: less arithmetic, fewer and wider operations, the same numbers.
+
+What changes: batch norms go into the convolutions before them; the box and class predictors of a map, which read the
+same input, become one convolution padded to a width that matrix units like; the reductions of MLFPN's base feature
+become one; weights and activations are channels-last and of the wanted precision; default boxes are computed once.
+"""
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.nn.functional as F
+from timm.layers import ConvNormAct
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from pyramids import MLFPN
+
+from .head import SSDHead
+from .inputs import batch_images, check_images, image_sizes
+from .postprocess import as_detections
+
+if TYPE_CHECKING:
+    from .ssd import SSD
+
+_WIDTH = 32  # convolutions whose output channels are a multiple of this run at full speed on CPUs and GPUs
+
+
+class DeployedDetector(nn.Module):
+    """What `SSD.deploy` returns: a detector for inference only, with the detector's own contract.
+
+    `model(images)` gives a list of `{boxes, labels, scores}`, `model.forward_fixed(batch, sizes)` the fixed-size form.
+
+    Args:
+        detector: the detector, which stays as it is.
+        dtype: precision of the network, `torch.float32`, `torch.bfloat16` or `torch.float16`; boxes and scores are
+            computed in float32.
+        compile: compile the network and the post-processing, on the CPU with frozen weights, on CUDA as CUDA graphs.
+            The first image of each shape takes about a minute.
+
+    Raises:
+        ValueError: for another dtype.
+
+    >>> import torch
+    >>> from detectors import create_detector
+    >>> detector = create_detector("ssd", 4, backbone="resnet18", neck="fpn", out_channels=32, image_size=64)
+    >>> deployed = detector.deploy()
+    >>> len(deployed([torch.rand(3, 48, 80)]))
+    1
+    """
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(self, detector: "SSD", *, dtype: torch.dtype = torch.float32, compile: bool = False) -> None:
+        super().__init__()
+        if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f"dtype is torch.float32, torch.bfloat16 or torch.float16: got {dtype}")
+        model = copy.deepcopy(detector).eval().requires_grad_(False)
+        self.image_size, self.num_classes, self.class_names = model.image_size, model.num_classes, model.class_names
+        self.dtype = dtype
+        size = model.image_size or (320, 320)
+        fold_batch_norms(model.pyramid, torch.rand(1, 3, *size, device=model.image_mean.device))
+        if isinstance(model.pyramid.neck, MLFPN):
+            merge_reductions(model.pyramid.neck)
+        self.pyramid = model.pyramid.to(dtype).to(memory_format=torch.channels_last)
+        self.head = MergedHead(model.head).to(dtype).to(memory_format=torch.channels_last)
+        self.anchors, self.loss, self.postprocess = model.anchors, model.loss, model.postprocess
+        self.register_buffer("image_mean", model.image_mean, persistent=False)
+        self.register_buffer("image_std", model.image_std, persistent=False)
+        priors = None
+        if model.image_size is not None:
+            sizes = model.pyramid.output_sizes(model.image_size)
+            priors = model.anchors(model.image_size, sizes, device=model.image_mean.device)
+        self.register_buffer("priors", priors, persistent=False)
+        self._compile = compile
+        self._run: Any = self._eager
+        if compile:
+            cuda = model.image_mean.is_cuda
+            how: dict[str, Any] = {"mode": "reduce-overhead"} if cuda else {"options": {"freezing": True}}
+            self._run = torch.compile(self._eager, fullgraph=True, dynamic=False, **how)
+
+    def train(self, mode: bool = True) -> "DeployedDetector":
+        """Raises `ValueError` for `True`: a deployed detector has no batch norms left to train."""
+        if mode:
+            raise ValueError("a deployed detector cannot be trained: train the detector it was made from")
+        return super().train(False)
+
+    def _eager(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x = ((batch - self.image_mean) / self.image_std).to(self.dtype, memory_format=torch.channels_last)
+        features = self.pyramid(x)
+        box_regression, class_logits = self.head(features)
+        shape = (batch.shape[2], batch.shape[3])
+        priors = self.priors
+        if shape != self.image_size or priors is None:
+            priors = self.anchors(shape, [(f.shape[2], f.shape[3]) for f in features], device=batch.device)
+        found: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess(
+            box_regression.float(), self.loss.scores(class_logits), priors, sizes
+        )
+        return found
+
+    @torch.no_grad()
+    def forward_fixed(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `SSD.forward_fixed`: images `(N, 3, H, W)` in 0..1 and sizes `(N, 2)` to boxes, scores, labels, valid."""
+        boxes, scores, labels, valid = self._run(batch, sizes)
+        if self._compile and batch.is_cuda:  # a CUDA graph writes its next outputs where these are
+            return boxes.clone(), scores.clone(), labels.clone(), valid.clone()
+        return boxes, scores, labels, valid
+
+    @torch.no_grad()
+    def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """As `SSD.forward` in evaluation: images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`."""
+        check_images(images)
+        device = self.image_mean.device
+        batch = batch_images(images, self.image_size).to(device)
+        return as_detections(*self.forward_fixed(batch, image_sizes(images, device)))
+
+
+class MergedHead(nn.Module):
+    """An `SSDHead` with one convolution a map for boxes and classes, padded to a multiple of 32 channels."""
+
+    def __init__(self, head: SSDHead) -> None:
+        super().__init__()
+        self.num_classes = head.num_classes
+        self.box_channels = 4 * head.boxes_per_cell
+        self.channels = self.box_channels + head.num_classes * head.boxes_per_cell
+        self.convs = nn.ModuleList(
+            merge_convs((boxes, classes), -(-self.channels // _WIDTH) * _WIDTH)
+            for boxes, classes in zip(head.boxes, head.classes)
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """As `SSDHead.forward`: box offsets `(N, P, 4)` and class logits `(N, P, num_classes)`."""
+        n = features[0].shape[0]
+        maps = [conv(x).permute(0, 2, 3, 1) for conv, x in zip(self.convs, features)]
+        boxes = [x[..., : self.box_channels].reshape(n, -1, 4) for x in maps]
+        classes = [x[..., self.box_channels : self.channels].reshape(n, -1, self.num_classes) for x in maps]
+        return torch.cat(boxes, dim=1), torch.cat(classes, dim=1)
+
+
+def merge_convs(convs: Iterable[Any], width: int | None = None) -> nn.Conv2d:
+    """Convolutions of one input and one shape as a single one; zeros fill up to `width` output channels."""
+    convs = list(convs)
+    weight = torch.cat([conv.weight for conv in convs])
+    bias = torch.cat([conv.bias for conv in convs])
+    padding = (width or len(bias)) - len(bias)
+    merged = copy.copy(convs[0])  # the hyperparameters stay; only what is shaped by the outputs changes
+    merged._parameters = {}
+    merged.out_channels = len(bias) + padding
+    merged.weight = nn.Parameter(F.pad(weight, (0, 0, 0, 0, 0, 0, 0, padding)), requires_grad=False)
+    merged.bias = nn.Parameter(F.pad(bias, (0, padding)), requires_grad=False)
+    return cast(nn.Conv2d, merged)
+
+
+class MergedReduction(nn.Module):
+    """All 1x1 blocks on MLFPN's base feature as one convolution: `(N, C, H, W)` to a list of maps, one a block."""
+
+    def __init__(self, blocks: Sequence[Any]) -> None:
+        super().__init__()
+        self.conv = merge_convs(block.conv for block in blocks)
+        self.act: nn.Module = blocks[0].bn  # what folding left of norm and activation
+        self.widths = [block.conv.out_channels for block in blocks]
+
+    def forward(self, base: Tensor) -> list[Tensor]:
+        """`(N, C, H, W)` to one map `(N, C_i, H, W)` a block."""
+        return list(self.act(self.conv(base)).split(self.widths, dim=1))
+
+
+class MergedMLFPN(MLFPN):
+    """An MLFPN that reduces its base feature for all levels at once."""
+
+    merged: nn.Module
+
+    def reduce_base(self, base: Tensor) -> list[Tensor]:
+        return cast(list[Tensor], self.merged(base))
+
+
+def merge_reductions(neck: MLFPN) -> None:
+    """Make an MLFPN of the paper's design, its batch norms folded, a `MergedMLFPN`, in place."""
+    blocks: list[Any] = [neck.reduce, *(ffm.reduce for ffm in neck.fuse)]
+    folded = all(isinstance(block, ConvNormAct) and block.conv.bias is not None for block in blocks)
+    if folded and len(blocks) > 1:
+        neck.merged = MergedReduction(blocks)
+        del neck.reduce, neck.fuse
+        neck.__class__ = MergedMLFPN  # all else stays
+
+
+def fold_batch_norms(module: nn.Module, *inputs: Tensor) -> int:
+    """Fold every batch norm that directly follows a convolution into it, in place; returns how many.
+
+    Which norm follows which convolution is seen by running the module once: a pair belongs together where the norm
+    reads the very tensor that the convolution wrote, and each of the two runs once.
+    """
+    written: dict[int, nn.Conv2d] = {}
+    alive: list[Tensor] = []  # or ids could come again
+    pairs: list[tuple[nn.Conv2d, nn.Module]] = []
+    runs: dict[nn.Module, int] = {}
+
+    def after_conv(conv: nn.Module, args: Any, output: Tensor) -> None:
+        runs[conv] = runs.get(conv, 0) + 1
+        alive.append(output)
+        written[id(output)] = conv  # type: ignore[assignment]
+
+    def before_norm(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+        runs[norm] = runs.get(norm, 0) + 1
+        if id(args[0]) in written:
+            pairs.append((written.pop(id(args[0])), norm))
+
+    hooks = []
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            hooks.append(child.register_forward_hook(after_conv))
+        elif isinstance(child, nn.BatchNorm2d):
+            hooks.append(child.register_forward_pre_hook(before_norm))
+    with torch.no_grad():
+        module(*inputs)
+    for hook in hooks:
+        hook.remove()
+    pairs = [(conv, norm) for conv, norm in pairs if runs[conv] == runs[norm] == 1]
+    for conv, norm in pairs:
+        _fold(conv, norm)
+    kept = {norm: nn.Sequential(*(getattr(norm, n) for n in ("drop", "act") if hasattr(norm, n))) for _, norm in pairs}
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if child in kept:
+                rest = [m for m in kept[child] if not isinstance(m, nn.Identity)]
+                setattr(parent, name, rest[0] if len(rest) == 1 else nn.Sequential(*rest))
+    return len(pairs)
+
+
+def _fold(conv: nn.Conv2d, norm: Any) -> None:
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
