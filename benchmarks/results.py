@@ -1,7 +1,7 @@
 """Results files: rows of measurements with what is needed to believe them, written whole or not at all.
 
-A results file is JSON: `schema`, `benchmark`, `command`, `commit`, `environment` (versions and the device), `settings` and
-`rows`. Every row has a `key`, unique in the file, so that an interrupted run goes on where it stopped.
+A results file is JSON: `schema`, `benchmark`, `command`, `commit`, `environment` (versions and the device), `settings`
+and `rows`. Every row has a `key`, unique in the file, so that an interrupted run goes on where it stopped.
 """
 
 import json
