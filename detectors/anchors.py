@@ -97,6 +97,11 @@ class DefaultBoxes(nn.Module):
     def boxes_per_cell(self) -> int:
         return 2 + 2 * len(self.aspect_ratios)
 
+    def pixel_sizes(self, image_size: tuple[int, int], num_maps: int) -> list[float]:
+        """The `num_maps + 1` sizes in pixels on an image (height, width)."""
+        side = math.sqrt(image_size[0] * image_size[1])
+        return [round(fraction * side, 2) for fraction in self.anchor_sizes or default_anchor_sizes(side, num_maps)]
+
     def forward(
         self,
         image_size: tuple[int, int],
@@ -112,9 +117,7 @@ class DefaultBoxes(nn.Module):
         """
         height, width = image_size
         self._check(height, width, feature_sizes)
-        side = math.sqrt(height * width)
-        fractions = self.anchor_sizes or default_anchor_sizes(side, len(feature_sizes))
-        sizes = [round(fraction * side, 2) for fraction in fractions]
+        sizes = self.pixel_sizes(image_size, len(feature_sizes))
         # Half precision cannot tell neighboring cells of a large image apart, so it comes last.
         working = torch.promote_types(dtype, torch.float32)
         # A square, a gap for the larger square (`second`), then wide and standing boxes.
