@@ -7,9 +7,10 @@ from typing import Any
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
-from .backbone import Backbone, create_backbone
+from .backbone import Backbone
 from .neck import Neck, Size
 from .registry import neck_class
+from .source import create_backbone
 
 
 class FeaturePyramid(nn.Module):

@@ -1,0 +1,145 @@
+"""`create_backbone`: a backbone from the name of any timm model.
+
+What a model takes is read off its class: families that are built for one image size get `img_size`, and those that can
+do without it are told to. A trial on the meta device, which costs no memory, precedes the real model.
+"""
+
+import difflib
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from .backbone import Backbone, choose_taps, needs_data, reason, wrap, wrap_module
+from .neck import Size
+
+# What timm's classes call the freedom to take images of other sizes than the one they were built for.
+ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True, "strict_img_size": False, "always_partition": True}
+
+
+def create_backbone(
+    source: str | nn.Module,
+    strides: Sequence[int],
+    *,
+    pretrained: bool = False,
+    image_size: Size | None = None,
+    output_stride: int | None = None,
+    backbone_kwargs: Mapping[str, Any] | None = None,
+) -> Backbone:
+    """A `Backbone` with maps of the given strides, from the name of a timm model or from a module.
+
+    Raises:
+        TypeError: for a source that is neither a name nor a module.
+        ValueError: for an unknown name, a model without spatial maps, an argument that it does not have, or an image
+            size that it does not take; names what would do.
+
+    >>> from pyramids.source import create_backbone
+    >>> create_backbone("resnet18", (8, 16), output_stride=16).feature_info.channels()
+    [128, 512]
+    """
+    if isinstance(source, str):
+        options = dict(backbone_kwargs or {})
+        if output_stride is not None:
+            options["output_stride"] = output_stride
+        return _from_name(source, strides, pretrained, image_size, options)
+    if not isinstance(source, nn.Module):
+        raise TypeError(f"a backbone is the name of a timm model or a module: got {source!r}")
+    if pretrained or output_stride is not None or backbone_kwargs:
+        raise ValueError("pretrained, output_stride and backbone_kwargs are for names: this backbone is built already")
+    backbone = wrap_module(source, strides)
+    if image_size is not None:
+        backbone.output_sizes(image_size)
+    return backbone
+
+
+def _from_name(
+    name: str, strides: Sequence[int], pretrained: bool, image_size: Size | None, options: dict[str, Any]
+) -> Backbone:
+    check_name(name)
+    plain = _on_meta(name, options)
+    accepted = accepted_arguments(type(plain))
+    info: Any = getattr(plain, "feature_info", None)
+    if not info:
+        raise ValueError(f"{name!r} has no spatial maps: timm gives it no feature_info; use a model that has one")
+    reductions = [i["reduction"] for i in info]
+    options = {**{key: value for key, value in ANY_SIZE.items() if key in accepted}, **options, "features_only": True}
+    options["out_indices"] = tuple(sorted(set(choose_taps(reductions, strides))))
+    config: Any = plain.pretrained_cfg
+    default = tuple(config["input_size"][1:])
+
+    def sized(size: Size | None) -> dict[str, Any]:
+        return {**options, "img_size": size} if size is not None and "img_size" in accepted else options
+
+    problem = _trial(name, strides, sized(image_size), image_size or default)
+    if problem is not None:
+        sizes = candidate_sizes(image_size or default, max(reductions), default)
+        fit = next((size for size in sizes if _trial(name, strides, sized(size), size) is None), None)
+        advice = (
+            f"the nearest size found that it takes is {fit[0]}x{fit[1]}: pass it as image_size"
+            if fit
+            else ("no size was found that it takes; choose another model")
+        )
+        height, width = image_size or default
+        raise ValueError(f"{name!r} gives no maps of {height}x{width} images ({problem}); {advice}")
+    return wrap(timm.create_model(name, pretrained=pretrained, **sized(image_size)), strides)
+
+
+def _on_meta(name: str, options: Mapping[str, Any]) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name, **options)
+    except Exception as error:  # whatever timm's many models raise
+        raise ValueError(f"timm does not build {name!r} with {dict(options)}: {reason(error)}") from error
+
+
+def _trial(name: str, strides: Sequence[int], options: Mapping[str, Any], size: Size) -> str | None:
+    """What stands in the way of a model's use for images of a size; None where nothing does."""
+    try:
+        wrap(_on_meta(name, options), strides).output_sizes(size)
+    except ValueError as error:
+        return None if needs_data(error) else reason(error.__cause__ or error)
+    return None
+
+
+def accepted_arguments(model: type) -> set[str]:
+    """Names of the arguments of a class, those included that its constructor hands on to its bases'."""
+    names: set[str] = set()
+    for base in model.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        names.update(p.name for p in parameters)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names
+
+
+def candidate_sizes(image_size: Size, stride: int, default: Size) -> list[Size]:
+    """Sizes worth a trial near `image_size`, nearest first, for a model of this coarsest stride and default size.
+
+    They are multiples of the stride, of the windows and blocks that models divide their maps into, and of the default
+    size; rectangles and, for models that take only those, squares.
+
+    >>> candidate_sizes((320, 512), 32, (224, 224))[:3]
+    [(320, 512), (336, 560), (384, 512)]
+    """
+    sizes = set()
+    for step in {stride * n for n in (1, 2, 4, 7)} | {default[0], default[0] // 2}:
+        nearest = [max(step, round(side / step) * step) for side in image_size]
+        upper = [-(-side // step) * step for side in image_size]
+        sizes |= {(h, w) for h, w in (nearest, upper)} | {(side, side) for side in nearest + upper}
+    sizes.add(default)
+    return sorted(sizes, key=lambda size: sum(abs(math.log(a / b)) for a, b in zip(size, image_size)))
+
+
+def check_name(name: str) -> None:
+    """Refuse names that timm does not know, and suggest the nearest; names with a source (`hf-hub:`) pass."""
+    if ":" in name or timm.is_model(name):
+        return
+    near = difflib.get_close_matches(name.lower(), timm.list_models(), n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise ValueError(f"timm {timm.__version__} knows no model named {name!r}{hint}")
