@@ -59,6 +59,7 @@ class DeployedDetector(nn.Module):
             raise ValueError(f"dtype is torch.float32, torch.bfloat16 or torch.float16: got {dtype}")
         model = copy.deepcopy(detector).eval().requires_grad_(False)
         self.image_size, self.num_classes, self.class_names = model.image_size, model.num_classes, model.class_names
+        self.antialias = model.antialias
         self.dtype = dtype
         size = model.image_size or (320, 320)
         fold_batch_norms(model.pyramid, torch.rand(1, 3, *size, device=model.image_mean.device))
@@ -113,7 +114,7 @@ class DeployedDetector(nn.Module):
         """As `SSD.forward` in evaluation: images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`."""
         check_images(images)
         device = self.image_mean.device
-        batch = batch_images(images, self.image_size).to(device)
+        batch = batch_images(images, self.image_size, antialias=self.antialias).to(device)
         return as_detections(*self.forward_fixed(batch, image_sizes(images, device)))
 
 

@@ -13,6 +13,20 @@ from torch import Tensor
 Target = Mapping[str, Tensor]
 
 
+def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """A side, or (height, width), in pixels as (height, width); None stays None.
+
+    Raises:
+        ValueError: for anything else, or sides that are not positive.
+    """
+    if size is None:
+        return None
+    sides = [size, size] if isinstance(size, int) else list(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"image_size is a side or (height, width) in pixels: got {size}")
+    return sides[0], sides[1]
+
+
 def check_images(images: Sequence[Tensor]) -> None:
     """Refuse images that no detector can take; looks at shapes and dtypes only.
 
@@ -49,10 +63,15 @@ def check_targets(images: Sequence[Tensor], targets: Sequence[Target], num_class
     if len(targets) != len(images):
         raise ValueError(f"every image needs its target: got {len(images)} images and {len(targets)} targets")
     for i, (image, target) in enumerate(zip(images, targets)):
+        if not isinstance(target, Mapping):
+            raise TypeError(f"target {i} is a {type(target).__name__}: expected a dict of boxes and labels")
         missing = {"boxes", "labels"} - set(target)
         if missing:
             raise ValueError(f"target {i} lacks {sorted(missing)}: it has {sorted(target)}")
         boxes, labels = target["boxes"], target["labels"]
+        for name, value in (("boxes", boxes), ("labels", labels)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"target {i} has {name} that are a {type(value).__name__}: expected a tensor")
         if boxes.dim() != 2 or boxes.shape[1] != 4:
             raise ValueError(f"target {i} has boxes of shape {tuple(boxes.shape)}: expected (n, 4), xyxy in pixels")
         if labels.shape != boxes.shape[:1]:
@@ -86,7 +105,7 @@ def _check_values(index: int, boxes: Tensor, labels: Tensor, size: tuple[int, in
         )
 
 
-def batch_images(images: Sequence[Tensor], size: tuple[int, int] | None) -> Tensor:
+def batch_images(images: Sequence[Tensor], size: tuple[int, int] | None, *, antialias: bool = True) -> Tensor:
     """Images `(3, H_i, W_i)` to one batch `(N, 3, height, width)`, stretched bilinearly to `size`.
 
     `size=None` stacks them as they are.
@@ -100,13 +119,13 @@ def batch_images(images: Sequence[Tensor], size: tuple[int, int] | None) -> Tens
             raise ValueError(f"a detector without image_size takes images of one size in a batch: got {sorted(sizes)}")
         return images if isinstance(images, Tensor) else torch.stack(list(images))
     if isinstance(images, Tensor):  # all of one size
-        return images if tuple(images.shape[-2:]) == size else stretch(images, size)
-    return torch.cat([x[None] if tuple(x.shape[-2:]) == size else stretch(x[None], size) for x in images])
+        return images if tuple(images.shape[-2:]) == size else stretch(images, size, antialias)
+    return torch.cat([x[None] if tuple(x.shape[-2:]) == size else stretch(x[None], size, antialias) for x in images])
 
 
-def stretch(batch: Tensor, size: tuple[int, int]) -> Tensor:
-    """A batch `(N, 3, H, W)` to `(N, 3, *size)`; anti-aliased, as the training pipeline resizes."""
-    return F.interpolate(batch, size=size, mode="bilinear", antialias=True)
+def stretch(batch: Tensor, size: tuple[int, int], antialias: bool = True) -> Tensor:
+    """A batch `(N, 3, H, W)` to `(N, 3, *size)`, bilinearly; anti-aliased as the training pipeline resizes."""
+    return F.interpolate(batch, size=size, mode="bilinear", antialias=antialias)
 
 
 def image_sizes(images: Sequence[Tensor], device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ from pyramids import FeaturePyramid
 from .anchors import DefaultBoxes, MapSteps
 from .head import SSDHead
 from .hub import HubDetector
-from .inputs import Target, batch_images, check_images, check_targets, image_sizes, pad_targets
+from .inputs import Target, as_size, batch_images, check_images, check_targets, image_sizes, pad_targets
 from .loss import DetectionLoss, MultiBoxLoss
 from .postprocess import PostProcess, as_detections
 
@@ -41,6 +41,7 @@ class SSD(HubDetector):
         postprocess: `PostProcess()` if None.
         image_mean: mean of each RGB channel of the images that the backbone was trained on.
         image_std: their standard deviation.
+        antialias: stretch images with anti-aliasing, as the training pipeline does.
         class_names: names of the labels from 1 on, for whom it may concern; saved with the model.
 
     Raises:
@@ -70,6 +71,7 @@ class SSD(HubDetector):
         postprocess: PostProcess | None = None,
         image_mean: Sequence[float] = (0.485, 0.456, 0.406),
         image_std: Sequence[float] = (0.229, 0.224, 0.225),
+        antialias: bool = True,
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
@@ -81,7 +83,8 @@ class SSD(HubDetector):
             )
         self.num_classes = num_classes
         self.class_names = None if class_names is None else list(class_names)
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.image_size = as_size(image_size)
+        self.antialias = antialias
         self.loss = loss or MultiBoxLoss()
         self.postprocess = postprocess or PostProcess(box_coder=self.loss.box_coder)
         self.pyramid = pyramid
@@ -95,9 +98,18 @@ class SSD(HubDetector):
             # Nothing depends on these, but what does not fit is said here rather than at the first image.
             self.anchors(self.image_size, pyramid.output_sizes(self.image_size), device="meta")
 
+    def batch(self, images: Sequence[Tensor]) -> Tensor:
+        """Images `(3, H_i, W_i)` of any sizes to a batch `(N, 3, H, W)` of the network's size, device and dtype."""
+        return batch_images(images, self.image_size, antialias=self.antialias).to(self.image_mean)
+
+    def features(self, batch: Tensor) -> list[Tensor]:
+        """A batch `(N, 3, H, W)` in 0..1 to the pyramid's maps, finest first."""
+        maps: list[Tensor] = self.pyramid((batch - self.image_mean) / self.image_std)
+        return maps
+
     def predict(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A batch `(N, 3, H, W)` in 0..1 to offsets `(N, P, 4)`, class logits `(N, P, classes)` and priors `(P, 4)`."""
-        features = self.pyramid((batch - self.image_mean) / self.image_std)
+        features = self.features(batch)
         box_regression, class_logits = self.head(features)
         sizes = [(x.shape[2], x.shape[3]) for x in features]
         return box_regression, class_logits, self.anchors((batch.shape[2], batch.shape[3]), sizes, device=batch.device)
@@ -151,7 +163,7 @@ class SSD(HubDetector):
             values = device.type == "cpu" if validate is None else validate
             check_targets(images, targets, self.num_classes, values=values)
             boxes, labels = pad_targets(images, targets, device)
-            box_regression, class_logits, priors = self.predict(batch_images(images, self.image_size).to(device))
+            box_regression, class_logits, priors = self.predict(self.batch(images))
             return self.loss(box_regression, class_logits, priors, boxes, labels)
-        batch = batch_images(images, self.image_size).to(device)
+        batch = self.batch(images)
         return as_detections(*self.forward_fixed(batch, image_sizes(images, device)))

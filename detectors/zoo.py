@@ -13,6 +13,7 @@ from torch import nn
 from pyramids import Neck, attach
 from pyramids.registry import neck_class
 
+from .inputs import as_size
 from .loss import DetectionLoss, FocalLoss, MultiBoxLoss
 from .m2det import M2Det
 from .postprocess import PostProcess
@@ -140,7 +141,7 @@ def _build(name: str, num_classes: int, pretrained: bool, settings: Mapping[str,
         known |= {"backbone", "neck", "strides", "output_stride", "frozen_batch_norm"}
         raise TypeError(f"{name!r} on a {neck_type.__name__} takes no {sorted(rest)}: expected any of {sorted(known)}")
 
-    size = detector_args.setdefault("image_size", 320)
+    size = as_size(detector_args.setdefault("image_size", 320))
     pyramid = attach(backbone, neck, pretrained=pretrained, image_size=size, **attach_args, **neck_args)
     if isinstance(backbone, str) and "image_mean" not in detector_args:
         cfg = timm.get_pretrained_cfg(backbone)
