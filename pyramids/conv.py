@@ -46,6 +46,11 @@ def norm_act(norm_layer: LayerType, act_layer: LayerType | None) -> LayerType:
     return norm_layer
 
 
+def _act_only(num_features: int, *, act_layer: LayerType | None, **kwargs: object) -> nn.Module:
+    """What stands in the norm's place where there is no norm; timm's other arguments play no part."""
+    return nn.Identity() if act_layer is None else act_layer()
+
+
 def conv_norm_act(
     in_channels: int,
     out_channels: int,
@@ -60,7 +65,7 @@ def conv_norm_act(
     """timm's `ConvNormAct`: a convolution without bias, a norm, an activation; without a norm, a biased convolution.
 
     `(N, in_channels, H, W)` to `(N, out_channels, H', W')`; the padding is symmetric "same" unless given.
-    `norm_layer=None` leaves norm and activation out.
+    `norm_layer=None` leaves the norm out, `act_layer=None` the activation.
     """
     return ConvNormAct(
         in_channels,
@@ -70,8 +75,9 @@ def conv_norm_act(
         padding=padding,
         groups=groups,
         bias=norm_layer is None,
-        apply_norm=norm_layer is not None,
-        norm_layer=norm_act(norm_layer, act_layer) if norm_layer is not None else nn.BatchNorm2d,
+        norm_layer=(
+            functools.partial(_act_only, act_layer=act_layer) if norm_layer is None else norm_act(norm_layer, act_layer)
+        ),
         act_layer=act_layer,
     )
 
@@ -81,5 +87,7 @@ def init_weights(module: nn.Module) -> None:
     for m in module.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if m.groups > 1:  # torch counts the fan-out over all groups
+                m.weight.data.mul_(m.groups**0.5)
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
