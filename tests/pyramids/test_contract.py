@@ -1,0 +1,43 @@
+"""Every registered neck keeps the contract."""
+
+import shutil
+
+import pytest
+import torch
+
+from pyramids import list_necks
+from pyramids.testing import CLAUSES, check_neck, make_maps
+from pyramids.testing.small import small_neck
+from pyramids.testing.subject import expect_close, infer, usual_sizes
+
+NECKS = ["bifpn", "deconv", "fpn", "mlfpn", "pafpn", "ssd_extras"]
+
+
+def test_all_six_necks_are_registered():
+    assert set(NECKS) <= set(list_necks())
+
+
+@pytest.mark.parametrize("clause", CLAUSES)
+@pytest.mark.parametrize("name", NECKS)
+def test_neck_keeps(name, clause):
+    check_neck(small_neck(name), clauses=[clause], max_examples=100)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize(
+    "name", [name if name == "fpn" else pytest.param(name, marks=pytest.mark.slow) for name in NECKS]
+)
+def test_inductor_gives_the_same_numbers(name):
+    torch.compiler.reset()
+    neck = small_neck(name).eval()
+    maps = make_maps(neck, usual_sizes(neck), batch=2)
+    compiled = torch.compile(neck, fullgraph=True)
+    expect_close(infer(compiled, maps), infer(neck, maps), 1e-4, "inductor")
+    assert all(x.isfinite().all() for x in infer(compiled, maps))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("name", NECKS)
+def test_neck_keeps_the_contract_on_cuda(name):
+    check_neck(small_neck(name).cuda(), max_examples=30)
