@@ -12,6 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import timm
 import torch
 
 from pyramids import FeaturePyramid, attach
+from pyramids.source import weightless
 
 Size = tuple[int, int]
 # The size of the paper's comparison, then larger ones for models whose nearest size is too small for six scales.
@@ -32,10 +34,11 @@ def families() -> dict[str, str]:
     return {name: names[name] for name in sorted(names) if timm.model_entrypoint(name).__module__.startswith("timm.")}
 
 
-def run(name: str, size: Size, device: str = "meta") -> FeaturePyramid:
-    """Build and run at one size; the maps must be what the pyramid declares."""
-    with torch.device(device), torch.no_grad():
+def run(name: str, size: Size, real: bool = False) -> FeaturePyramid:
+    """Build and run at one size, on the meta device or in earnest; the maps must be what the pyramid declares."""
+    with nullcontext() if real else weightless():
         pyramid = attach(name, "mlfpn", image_size=size).eval()
+    with torch.no_grad(), torch.device("cpu" if real else "meta"):
         maps = pyramid(torch.empty(1, 3, *size))
     got = [(x.shape[1], (x.shape[2], x.shape[3])) for x in maps]
     declared = list(zip(pyramid.out_channels, pyramid.output_sizes(size)))
@@ -51,7 +54,7 @@ def run_somewhere(name: str, size: Size) -> FeaturePyramid:
     except RuntimeError as error:
         if "meta tensor" not in str(error):
             raise
-    return run(name, size, "cpu")
+    return run(name, size, real=True)
 
 
 def examine(name: str) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def main() -> None:
     """Run what is still missing, in `--jobs` processes, then write both files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs/results"))
-    parser.add_argument("--partial", type=Path, default=Path("build/timm.jsonl"), help="what is done so far")
+    parser.add_argument("--partial", type=Path, default=Path("runs/timm_sweep.jsonl"), help="what is done so far")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--names", nargs="*", default=None, help="only these, again")
     args = parser.parse_args()

@@ -7,18 +7,23 @@ do without it are told to. A trial on the meta device, which costs no memory, pr
 import difflib
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import timm
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .backbone import Backbone, choose_taps, needs_data, reason, wrap, wrap_module
 from .neck import Size
 
 # What timm's classes call the freedom to take images of other sizes than the one they were built for.
 ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True, "strict_img_size": False, "always_partition": True}
+
+# What initialization does in place. On the meta device it changes nothing and takes most of the time.
+FILLS = {"uniform_", "normal_", "erfinv_", "mul_", "div_", "add_", "sub_", "clamp_", "fill_", "zero_", "copy_"}
 
 
 def create_backbone(
@@ -90,10 +95,26 @@ def _from_name(
 
 def _on_meta(name: str, options: Mapping[str, Any]) -> nn.Module:
     try:
-        with torch.device("meta"):
+        with weightless():
             return timm.create_model(name, **options)
     except Exception as error:  # whatever timm's many models raise
         raise ValueError(f"timm does not build {name!r} with {dict(options)}: {reason(error)}") from error
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Models built in this context have shapes and no values: on the meta device, initialization passed over."""
+    with torch.device("meta"), _WithoutFills():
+        yield
+
+
+class _WithoutFills(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in FILLS and args and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _trial(name: str, strides: Sequence[int], options: Mapping[str, Any], size: Size) -> str | None:
