@@ -102,6 +102,10 @@ class Results:
         """Whether the row with this key is there."""
         return any(row["key"] == key for row in self.rows)
 
+    def finished(self, key: str) -> bool:
+        """Whether the row with this key is there and has a result, not an `error`."""
+        return any(row["key"] == key and "error" not in row for row in self.rows)
+
     def add(self, key: str, **values: Any) -> dict[str, Any]:
         """Add a row, or replace the one with its key, and save."""
         row = {"key": key, **values}

@@ -34,6 +34,16 @@ def families() -> dict[str, str]:
     return {name: names[name] for name in sorted(names) if timm.model_entrypoint(name).__module__.startswith("timm.")}
 
 
+def in_turn(family: dict[str, str]) -> list[str]:
+    """Names with the first of every family first, so that a stopped sweep has seen all kinds."""
+    seen: Counter[str] = Counter()
+    order = {}
+    for name, module in family.items():
+        order[name] = seen[module]
+        seen[module] += 1
+    return sorted(family, key=lambda name: order[name])
+
+
 def run(name: str, size: Size, real: bool = False) -> FeaturePyramid:
     """Build and run at one size, on the meta device or in earnest; the maps must be what the pyramid declares."""
     with nullcontext() if real else weightless():
@@ -120,7 +130,7 @@ def main() -> None:
     lines = args.partial.read_text().splitlines() if args.partial.exists() else []
     done = {row["name"]: row for row in map(json.loads, lines)}
     family = families()
-    todo = [name for name in family if name not in done] if args.names is None else args.names
+    todo = [name for name in in_turn(family) if name not in done] if args.names is None else args.names
     context = multiprocessing.get_context("spawn")
     with (
         context.Pool(args.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool,

@@ -1,0 +1,113 @@
+"""The roofline of a detector: what the machine can do, and what share of it each part of the network reaches."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.timing import measure
+from detectors.deploy import DeployedDetector
+from pyramids import MLFPN
+
+
+def measured_peaks(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """What this machine reaches: a large matrix product in GFLOP/s and a large copy in GB/s (read and written)."""
+    large = device.type == "cuda"
+    side = 8192 if large else 2048
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    product = measure(torch.mm, [(a, b), (b, a)], device=device, repeats=10).median_ms
+    source = torch.randn((512 if large else 64) * 2**20 // 4, device=device)
+    target = torch.empty_like(source)
+    copy = measure(target.copy_, [(source,)], device=device, repeats=10).median_ms
+    return {"gflops": 2 * side**3 / product / 1e6, "gbytes": 2 * source.numel() * 4 / copy / 1e6}
+
+
+class _Neck(nn.Module):
+    """The chain of TUMs, from the reduced base feature on; what MLFPN does between FFMv1 and SFAM."""
+
+    def __init__(self, neck: MLFPN) -> None:
+        super().__init__()
+        self.neck = neck
+
+    def forward(self, base: Tensor) -> list[list[Tensor]]:
+        reduced = self.neck.reduce_base(base)
+        levels = [self.neck.tums[0](reduced[0])]
+        for thin, tum in zip(reduced[1:], self.neck.tums[1:]):
+            levels.append(tum(torch.cat([thin, levels[-1][0]], dim=1)))
+        return levels
+
+
+def detector_parts(
+    model: DeployedDetector, batch: Tensor, sizes: Tensor
+) -> list[tuple[str, nn.Module, tuple[Any, ...]]]:
+    """The parts of a deployed detector with the inputs that they get of `batch`: backbone, neck's parts, head, NMS."""
+    x = ((batch - model.image_mean) / model.image_std).to(model.dtype, memory_format=torch.channels_last)
+    backbone, neck = model.pyramid.backbone, model.pyramid.neck
+    maps = backbone(x)
+    parts: list[tuple[str, nn.Module, tuple[Any, ...]]] = [("backbone", backbone, (x,))]
+    if isinstance(neck, MLFPN):
+        base = neck.ffm(*maps)
+        chain = _Neck(neck)
+        levels = chain(base)
+        parts += [("FFMv1", neck.ffm, tuple(maps)), ("FFMv2 and TUMs", chain, (base,))]
+        if neck.sfam is not None:
+            parts.append(("SFAM", neck.sfam, (levels,)))
+    else:
+        parts.append((type(neck).__name__, neck, (maps,)))
+    features = neck(maps)
+    box_regression, class_logits = model.head(features)
+    scores = model.loss.scores(class_logits)
+    priors = model.priors
+    return [
+        *parts,
+        ("head", model.head, (features,)),
+        ("post-processing", model.postprocess, (box_regression.float(), scores, priors, sizes)),
+    ]
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []
+
+
+def _bytes(tensors: list[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@torch.no_grad()
+def roofline(
+    model: DeployedDetector, batch: Tensor, sizes: Tensor, *, repeats: int, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """FLOPs, least bytes, time and share of the peak of each part of a detector.
+
+    The least bytes are those of inputs, outputs and weights, each moved once. The time of a part cannot fall below
+    `floor_ms`: its FLOPs over the peak rate, or its bytes over the peak bandwidth, whichever is longer.
+    """
+    peaks = measured_peaks(batch.device, model.dtype)
+    rows: list[Mapping[str, Any]] = []
+    for name, part, inputs in detector_parts(model, batch, sizes):
+        progress(name)
+        with FlopCounterMode(display=False) as counter:
+            outputs = part(*inputs)
+        moved = _bytes([*_tensors(inputs), *_tensors(outputs), *part.parameters()])
+        timing = measure(part, [inputs], device=batch.device, repeats=repeats)
+        gflop, gbyte = counter.get_total_flops() / 1e9, moved / 1e9
+        floor = max(gflop / peaks["gflops"], gbyte / peaks["gbytes"]) * 1e3
+        rows.append(
+            {
+                "part": name,
+                "gflop": gflop,
+                "gbyte": gbyte,
+                **timing.as_row(),
+                "floor_ms": floor,
+                "bound": "arithmetic" if gflop / peaks["gflops"] > gbyte / peaks["gbytes"] else "memory",
+                "share_of_peak_flops": gflop / timing.median_ms * 1e3 / peaks["gflops"],
+                "share_of_floor": floor / timing.median_ms,
+            }
+        )
+    return {"peaks": peaks, "parts": rows}

@@ -1,0 +1,87 @@
+"""What is compared: the library's necks at comparable settings, and necks of others.
+
+Every neck of the library makes six maps, from stride 8 on, at the width of its paper.
+"""
+
+import importlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pyramids import create_neck
+from pyramids.registry import neck_class
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "fpn": {"extra_levels": 3},
+    "pafpn": {"extra_levels": 3},
+    "bifpn": {"extra_levels": 3},
+}
+"""Arguments that differ from a neck's defaults; the others have six maps by themselves."""
+
+TORCHVISION = "benchmarks.subjects:TorchvisionFPN"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A neck to measure: its name, the strides that it asks for, and how to build it from channels and strides."""
+
+    name: str
+    strides: tuple[int, ...]
+    build: Callable[[Sequence[int], Sequence[int]], nn.Module]
+
+
+def registered(name: str) -> Subject:
+    """A neck of the library.
+
+    Raises:
+        ValueError: for an unknown name; suggests the nearest.
+    """
+
+    def build(channels: Sequence[int], strides: Sequence[int]) -> nn.Module:
+        return create_neck(name, channels, strides, **SETTINGS.get(name, {}))
+
+    return Subject(name, neck_class(name).default_strides, build)
+
+
+def peer(path: str) -> Subject:
+    """Any importable neck, as `module:Class`.
+
+    The class takes (channels, strides) of the maps and its modules a list of maps, finest first. Its `default_strides`
+    say what it asks for, (8, 16, 32) where it has none.
+
+    Raises:
+        ValueError: for a path that names no class.
+    """
+    module_name, _, class_name = path.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"a peer is an importable class as module:Class: got {path!r} ({error})") from error
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ValueError(f"a peer is a subclass of torch.nn.Module: {path!r} is {kind!r}")
+    return Subject(path, tuple(getattr(kind, "default_strides", (8, 16, 32))), kind)
+
+
+class TorchvisionFPN(nn.Module):
+    """torchvision's `FeaturePyramidNetwork`, 256 wide, on three maps: the outside peer.
+
+    >>> import torch
+    >>> from benchmarks.subjects import TorchvisionFPN
+    >>> maps = TorchvisionFPN([8, 16, 32], [8, 16, 32])([torch.rand(1, c, s, s) for c, s in ((8, 8), (16, 4), (32, 2))])
+    >>> [tuple(x.shape) for x in maps]
+    [(1, 256, 8, 8), (1, 256, 4, 4), (1, 256, 2, 2)]
+    """
+
+    def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int]) -> None:
+        from torchvision.ops import FeaturePyramidNetwork
+
+        super().__init__()
+        self.fpn = FeaturePyramidNetwork(list(in_channels), 256)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Maps `(N, in_channels[i], H_i, W_i)` to as many maps `(N, 256, H_i, W_i)`, finest first."""
+        named = OrderedDict((str(i), x) for i, x in enumerate(features))
+        return list(self.fpn(named).values())
