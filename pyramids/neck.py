@@ -143,7 +143,9 @@ class Neck(nn.Module):
                 )
             if x.device != weight.device:
                 raise ValueError(f"{name} is on {weight.device}, but map {i} is on {x.device}")
-            if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            kind = x.device.type  # some, as "meta", know no autocast
+            cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+            if x.dtype != weight.dtype and not cast:
                 raise TypeError(f"{name} computes in {weight.dtype}, but map {i} is {x.dtype}; convert or use autocast")
 
     def extra_repr(self) -> str:
