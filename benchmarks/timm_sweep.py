@@ -61,7 +61,7 @@ def run_somewhere(name: str, size: Size) -> FeaturePyramid:
     """Run on the meta device; in earnest the few models that read values of their tensors on the way."""
     try:
         return run(name, size)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         if "meta tensor" not in str(error):
             raise
     return run(name, size, real=True)

@@ -50,6 +50,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.body = body
         self.taps = tuple(taps)
+        self.known_sizes: dict[Size, list[Size]] = {}
         self.resample = nn.ModuleList(Resample(tap.channels, tap.stride, s) for tap, s in zip(taps, strides))
         info = [
             {"num_chs": resample.out_channels, "reduction": stride, "module": f"resample.{i}"}
@@ -59,6 +60,10 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images `(N, 3, H, W)` to maps `(N, C_i, H_i, W_i)`, finest first."""
+        if images.dim() != 4:
+            raise ValueError(f"images are (N, 3, H, W): got the shape {tuple(images.shape)}")
+        if not images.is_floating_point():
+            raise TypeError(f"images are floating-point numbers: got {images.dtype}")
         maps = self.body(images)
         features = []
         for tap, resample in zip(self.taps, self.resample):
@@ -69,16 +74,26 @@ class Backbone(nn.Module):
     def output_sizes(self, image_size: Size) -> list[Size]:
         """Exact sizes `(height, width)` of the maps for images of `image_size`, found without computing them.
 
+        Found once a size, and remembered.
+
         Raises:
             ValueError: where the body does not take images of this size; says why.
         """
+        height, width = image_size
+        if (height, width) not in self.known_sizes:
+            try:
+                self.known_sizes[height, width] = self._find_sizes(image_size)
+            except Exception as error:  # whatever timm's many models raise
+                raise ValueError(f"the backbone does not take {height}x{width} images: {reason(error)}") from error
+        return list(self.known_sizes[height, width])
+
+    def _find_sizes(self, image_size: Size) -> list[Size]:
         try:
             return run_without_data(self, image_size)
-        except Exception as error:  # whatever timm's many models raise
+        except Exception as error:
             if needs_data(error) and not any(p.is_meta for p in self.parameters()):
                 return run_on_zeros(self, image_size)
-            height, width = image_size
-            raise ValueError(f"the backbone does not take {height}x{width} images: {reason(error)}") from error
+            raise
 
 
 def run_without_data(model: nn.Module, image_size: Size) -> list[Size]:

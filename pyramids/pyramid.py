@@ -180,4 +180,7 @@ def attach(
     )
     if not isinstance(kind, Neck):
         kind = kind(source.feature_info.channels(), source.feature_info.reduction(), **neck_kwargs)
-    return FeaturePyramid(source, kind)
+    pyramid = FeaturePyramid(source, kind)
+    if image_size is not None:
+        pyramid.output_sizes(image_size)  # refuses what is too small for the neck
+    return pyramid

@@ -46,8 +46,15 @@ def create_backbone(
     >>> create_backbone("resnet18", (8, 16), output_stride=16).feature_info.channels()
     [128, 512]
     """
+    ints = all(isinstance(s, int) and s > 0 for s in strides)
+    if not strides or not ints or sorted(set(strides)) != list(strides):
+        raise ValueError(f"strides are positive integers, each larger than the last: got {tuple(strides)}")
+    if image_size is not None:
+        image_size = _checked(image_size)
     if isinstance(source, str):
         options = dict(backbone_kwargs or {})
+        if "img_size" in options:
+            raise ValueError("the size of the images is given as image_size, not as backbone_kwargs['img_size']")
         if output_stride is not None:
             options["output_stride"] = output_stride
         return _from_name(source, strides, pretrained, image_size, options)
@@ -59,6 +66,14 @@ def create_backbone(
     if image_size is not None:
         backbone.output_sizes(image_size)
     return backbone
+
+
+def _checked(image_size: Any) -> Size:
+    if not isinstance(image_size, Sequence) or len(image_size) != 2:
+        raise TypeError(f"image_size is (height, width) in pixels: got {image_size!r}")
+    if any(not isinstance(side, int) or side < 1 for side in image_size):
+        raise ValueError(f"image_size is (height, width) in pixels, positive integers: got {image_size!r}")
+    return image_size[0], image_size[1]
 
 
 def _from_name(
@@ -79,18 +94,18 @@ def _from_name(
     def sized(size: Size | None) -> dict[str, Any]:
         return {**options, "img_size": size} if size is not None and "img_size" in accepted else options
 
-    problem = _trial(name, strides, sized(image_size), image_size or default)
-    if problem is not None:
-        sizes = candidate_sizes(image_size or default, max(reductions), default)
-        fit = next((size for size in sizes if _trial(name, strides, sized(size), size) is None), None)
-        advice = (
-            f"the nearest size found that it takes is {fit[0]}x{fit[1]}: pass it as image_size"
-            if fit
-            else ("no size was found that it takes; choose another model")
-        )
-        height, width = image_size or default
-        raise ValueError(f"{name!r} gives no maps of {height}x{width} images ({problem}); {advice}")
-    return wrap(timm.create_model(name, pretrained=pretrained, **sized(image_size)), strides)
+    size = image_size or default
+    trial = _trial(name, strides, sized(image_size), size)
+    if isinstance(trial, str):
+        others = candidate_sizes(size, max(reductions), default)
+        fit = next((s for s in others if not isinstance(_trial(name, strides, sized(s), s), str)), None)
+        advice = "no size was found that it takes; choose another model"
+        if fit is not None:
+            advice = f"the nearest size found that it takes is {fit[0]}x{fit[1]}: pass it as image_size"
+        raise ValueError(f"{name!r} gives no maps of {size[0]}x{size[1]} images ({trial}); {advice}")
+    backbone = wrap(timm.create_model(name, pretrained=pretrained, **sized(image_size)), strides)
+    backbone.known_sizes.update(trial)
+    return backbone
 
 
 def _on_meta(name: str, options: Mapping[str, Any]) -> nn.Module:
@@ -117,13 +132,14 @@ class _WithoutFills(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _trial(name: str, strides: Sequence[int], options: Mapping[str, Any], size: Size) -> str | None:
-    """What stands in the way of a model's use for images of a size; None where nothing does."""
+def _trial(name: str, strides: Sequence[int], options: Mapping[str, Any], size: Size) -> dict[Size, list[Size]] | str:
+    """The sizes of a model's maps for images of a size, as far as they can be known, or what stands in the way."""
     try:
-        wrap(_on_meta(name, options), strides).output_sizes(size)
+        backbone = wrap(_on_meta(name, options), strides)
+        backbone.output_sizes(size)
     except ValueError as error:
-        return None if needs_data(error) else reason(error.__cause__ or error)
-    return None
+        return {} if needs_data(error) else reason(error.__cause__ or error)
+    return backbone.known_sizes
 
 
 def accepted_arguments(model: type) -> set[str]:
