@@ -1,4 +1,4 @@
-"""`python -m benchmarks nms`: soft and hard suppression over images, classes and boxes, against plain implementations."""
+"""`python -m benchmarks nms`: soft and hard suppression over images, classes and boxes, against plain versions."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ SECONDS = {"smoke": 0.1, "cpu": 4.0, "gpu": 1.0}
 
 
 def random_candidates(shape: Shape, device: torch.device, seed: int) -> tuple[Tensor, Tensor]:
-    """Boxes `(N, C, M, 4)` in clusters on 320x320 pixels and scores `(N, C, M)` above 0.05, as a detector gives them."""
+    """Boxes `(N, C, M, 4)` in clusters on 320x320 pixels and scores `(N, C, M)` above 0.05, as detectors give them."""
     generator = torch.Generator().manual_seed(seed)
     images, classes, count = shape
     objects = max(1, count // 20)

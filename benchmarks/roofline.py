@@ -24,19 +24,13 @@ def measured_peaks(device: torch.device, dtype: torch.dtype) -> dict[str, float]
     return {"gflops": 2 * side**3 / product / 1e6, "gbytes": 2 * source.numel() * 4 / copy / 1e6}
 
 
-class _Neck(nn.Module):
-    """The chain of TUMs, from the reduced base feature on; what MLFPN does between FFMv1 and SFAM."""
+class _Chain(nn.Module):
+    """What MLFPN does between FFMv1 and SFAM."""
 
     def __init__(self, neck: MLFPN) -> None:
         super().__init__()
-        self.neck = neck
-
-    def forward(self, base: Tensor) -> list[list[Tensor]]:
-        reduced = self.neck.reduce_base(base)
-        levels = [self.neck.tums[0](reduced[0])]
-        for thin, tum in zip(reduced[1:], self.neck.tums[1:]):
-            levels.append(tum(torch.cat([thin, levels[-1][0]], dim=1)))
-        return levels
+        self.tums = neck.tums  # for the weights' bytes
+        self.forward = neck.levels_of
 
 
 def detector_parts(
@@ -49,7 +43,7 @@ def detector_parts(
     parts: list[tuple[str, nn.Module, tuple[Any, ...]]] = [("backbone", backbone, (x,))]
     if isinstance(neck, MLFPN):
         base = neck.ffm(*maps)
-        chain = _Neck(neck)
+        chain = _Chain(neck)
         levels = chain(base)
         parts += [("FFMv1", neck.ffm, tuple(maps)), ("FFMv2 and TUMs", chain, (base,))]
         if neck.sfam is not None:

@@ -121,7 +121,11 @@ class MLFPN(Neck):
     def levels(self, features: Sequence[Tensor]) -> list[list[Tensor]]:
         """The pyramids before aggregation: `num_levels` lists of maps `(N, C, H_i, W_i)`, finest first."""
         self.check(features)
-        reduced = self.reduce_base(self.ffm(*features))
+        return self.levels_of(self.ffm(*features))
+
+    def levels_of(self, base: Tensor) -> list[list[Tensor]]:
+        """The pyramids that the chain of TUMs makes of the base feature `(N, C, H, W)`."""
+        reduced = self.reduce_base(base)
         levels = [self.tums[0](reduced[0])]
         for thin, tum in zip(reduced[1:], self.tums[1:]):
             levels.append(tum(torch.cat([thin, levels[-1][0]], dim=1)))

@@ -1,0 +1,218 @@
+"""`python -m benchmarks speed`: from an image to its boxes, one image at a time, and where the time goes.
+
+The paper's Fig. 5 (M2Det, arXiv 1811.04533, section 4.3): network and NMS at batch 1, averaged over images. Weights are
+random, so what NMS has to do is set by the score threshold: at 0 every class is full, the most there can be; at the
+models' own thresholds untrained scores leave it nearly idle. Both stand in the table.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection as torchvision_detection
+
+from benchmarks.command import Cell, Command, run_cells
+from benchmarks.results import Results
+from benchmarks.roofline import roofline
+from benchmarks.timing import measure
+from detectors import SSD, create_detector, list_detectors
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+OURS_CPU = ("m2det_320_vgg16", "m2det_320_vgg16 released", "ssd_320_vgg16", "m2det_320_efficientnet_lite0")
+OURS_GPU = (
+    *OURS_CPU,
+    "m2det_512_vgg16",
+    "m2det_800_vgg16",
+    "m2det_320_resnet101",
+    "m2det_512_resnet101",
+    "ssd_300_vgg16",
+    "ssd_512_vgg16",
+    "dssd_320_vgg16",
+)
+# torchvision's detectors, and the size that each resizes a square image to.
+THEIRS = {
+    "ssd300_vgg16": 300,
+    "retinanet_resnet50_fpn_v2": 800,
+    "fcos_resnet50_fpn": 800,
+    "fasterrcnn_resnet50_fpn": 800,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a budget measures: presets of ours, models of torchvision's, ways to deploy, images and batch sizes."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    compiled: tuple[str, ...]
+    images: int
+    batches: tuple[int, ...] = ()
+
+
+PLANS = {
+    "smoke": Plan(("ssd_320_efficientnet_lite0",), (), (), 2),
+    "cpu": Plan(OURS_CPU, ("ssd300_vgg16", "retinanet_resnet50_fpn_v2"), OURS_CPU[:2], 12),
+    "gpu": Plan(
+        OURS_GPU, tuple(THEIRS), ("m2det_320_vgg16", "m2det_320_vgg16 released", "m2det_512_vgg16"), 100, (32,)
+    ),
+}
+
+
+def build_ours(name: str, threshold: float | None) -> SSD:
+    """A preset by name, `... released` for the authors' design, with another score threshold if one is given."""
+    preset, *rest = name.split()
+    overrides: dict[str, Any] = {"design": "released"} if rest else {}
+    if threshold is not None:
+        overrides["score_threshold"] = threshold
+    torch.manual_seed(0)
+    return create_detector(preset, 81, **overrides).eval()
+
+
+def build_theirs(name: str, threshold: float | None) -> nn.Module:
+    """A model of torchvision's without weights, with another score threshold if one is given."""
+    torch.manual_seed(0)
+    key = "box_score_thresh" if name.startswith("faster") else "score_thresh"
+    extra = {} if threshold is None else {key: threshold}
+    model: nn.Module = getattr(torchvision_detection, name)(weights=None, weights_backbone=None, **extra)
+    return model.eval()
+
+
+@dataclass(kw_only=True)
+class Speed(Command):
+    """Images a second from image to boxes, of our presets and of torchvision's detectors in the same run."""
+
+    models: tuple[str, ...] = ()
+    """Presets to measure in place of the budget's; `"NAME released"` is the authors' design."""
+    roofline: bool = False
+    """Also measure the machine's peaks, and each part of the first preset against them."""
+
+    def run(self) -> int:
+        device = self.open_device()
+        plan = PLANS[self.budget]
+        unknown = [name for name in self.models if name.split()[0] not in list_detectors()]
+        if unknown:
+            raise ValueError(f"no detectors are named {unknown}: expected names of {list_detectors()}")
+        names = self.models or plan.ours
+        results = Results(self.output, "speed", device, {"images": plan.images, "budget": self.budget})
+        cells = list(self._cells(names, plan, device))
+        if self.roofline:
+            for precision in DTYPES:
+                take = partial(self._roofline, names[0], precision, plan, device)
+                cells.append(Cell(f"roofline/{names[0]}/{precision}", {"kind": "roofline", "model": names[0]}, take))
+        run_cells(results, cells, "speed")
+        _print_table(results)
+        return 0
+
+    def _cells(self, names: tuple[str, ...], plan: Plan, device: torch.device) -> Iterator[Cell]:
+        original = lru_cache(maxsize=1)(build_ours)  # thresholds and ways of one model follow each other
+        for name in names:
+            for threshold, load in ((None, "own threshold"), (0.0, "full")):
+                ways: list[tuple[str, str, bool]] = [("eager", "fp32", False)]
+                ways += [("deploy", precision, False) for precision in DTYPES]
+                if name in plan.compiled and load == "full":
+                    ways += [("deploy", precision, True) for precision in DTYPES]
+                if load == "full":
+                    ways.append(("eager again", "fp32", False))
+                for how, precision, compiled in ways:
+                    words = [how, precision, *(["compiled"] if compiled else [])]
+                    columns = {"kind": "speed", "model": name, "load": load, "way": " ".join(words), "batch": 1}
+                    take = partial(self._ours, original, name, threshold, how, precision, compiled, 1, plan, device)
+                    yield Cell(f"{name}/{load}/{columns['way']}/1", columns, take)
+            for batch in plan.batches if name in plan.compiled else ():
+                columns = {
+                    "kind": "speed",
+                    "model": name,
+                    "load": "full",
+                    "way": "deploy bf16 compiled",
+                    "batch": batch,
+                }
+                take = partial(self._ours, original, name, 0.0, "deploy", "bf16", True, batch, plan, device)
+                yield Cell(f"{name}/full/deploy bf16 compiled/{batch}", columns, take)
+        for name in plan.theirs:
+            for threshold, load in ((None, "own threshold"), (0.0, "full")):
+                columns = {
+                    "kind": "speed",
+                    "model": f"torchvision {name}",
+                    "load": load,
+                    "way": "eager fp32",
+                    "batch": 1,
+                }
+                take = partial(self._theirs, name, threshold, plan, device)
+                yield Cell(f"torchvision {name}/{load}/eager fp32/1", columns, take)
+
+    def _ours(
+        self,
+        build: Callable[[str, float | None], SSD],
+        name: str,
+        threshold: float | None,
+        how: str,
+        precision: str,
+        compiled: bool,
+        batch: int,
+        plan: Plan,
+        device: torch.device,
+    ) -> Mapping[str, Any]:
+        detector = build(name, threshold).to(device)
+        size = (detector.image_size or (320, 320))[0]
+        model: nn.Module = detector
+        if how == "deploy":
+            model = detector.deploy(dtype=DTYPES[precision], compile=compiled)
+        return {"size": size, **_time(model, size, batch, plan.images, device)}
+
+    def _theirs(self, name: str, threshold: float | None, plan: Plan, device: torch.device) -> Mapping[str, Any]:
+        return {
+            "size": THEIRS[name],
+            **_time(build_theirs(name, threshold).to(device), THEIRS[name], 1, plan.images, device),
+        }
+
+    def _roofline(self, name: str, precision: str, plan: Plan, device: torch.device) -> Mapping[str, Any]:
+        model = build_ours(name, 0.0).to(device)
+        deployed = model.deploy(dtype=DTYPES[precision])
+        batch = 32 if device.type == "cuda" else 1
+        images = torch.rand(batch, 3, *model.image_size, device=device)  # type: ignore[misc]
+        sizes = torch.tensor([model.image_size] * batch, device=device)
+        found = roofline(deployed, images, sizes, repeats=max(3, plan.images // 2), progress=lambda part: None)
+        return {"precision": precision, "batch": batch, **found}
+
+
+def _time(model: nn.Module, size: int, batch: int, images: int, device: torch.device) -> Mapping[str, Any]:
+    """Latency of `model(images)`, images as they lie on the device, and how many detections it gave."""
+    inputs = [([*torch.rand(batch, 3, size, size, device=device)],) for _ in range(4)]
+    counts: list[int] = []
+
+    @torch.no_grad()
+    def detect(images: list[Tensor]) -> None:
+        counts.append(sum(len(found["boxes"]) for found in model(images)))
+
+    timing = measure(detect, inputs, device=device, repeats=images, warmup=2)
+    return {
+        **timing.as_row(),
+        "images_per_second": batch * 1e3 / timing.median_ms,
+        "detections": sum(counts) / len(counts) / batch,
+    }
+
+
+def speedups(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """For the key of every row of ours: how many times faster it is than the same detector eager in fp32."""
+    timed = [row for row in rows if row["kind"] == "speed" and "median_ms" in row and row["batch"] == 1]
+    base = {(r["model"], r["load"]): r["median_ms"] for r in timed if r["way"] == "eager fp32"}
+    return {r["key"]: base[r["model"], r["load"]] / r["median_ms"] for r in timed if (r["model"], r["load"]) in base}
+
+
+def _print_table(results: Results) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="From image to boxes: median latency, and how many times faster than eager")
+    for name in ("model", "NMS load", "way", "batch", "ms", "images/s", "times faster"):
+        table.add_column(name, justify="left" if name in ("model", "NMS load", "way") else "right")
+    faster = speedups(results.rows)
+    for row in results.rows:
+        if row["kind"] == "speed" and "median_ms" in row:
+            times = f"{faster[row['key']]:.2f}" if row["key"] in faster else ""
+            numbers = (str(row["batch"]), f"{row['median_ms']:.1f}", f"{row['images_per_second']:.1f}", times)
+            table.add_row(row["model"], row["load"], row["way"], *numbers)
+    Console().print(table)
