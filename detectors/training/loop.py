@@ -1,0 +1,282 @@
+"""The training loop: epochs of steps, evaluations and checkpoints, from the start or from where a run was cut off."""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+
+from detectors.data import DetectionDataset
+from detectors.ssd import SSD
+from detectors.training.checkpoint import Checkpoints, replace_folder
+from detectors.training.config import TrainConfig
+from detectors.training.distributed import StepBatches, is_distributed
+from detectors.training.evaluation import Interrupted, evaluate
+from detectors.training.failures import TrainingStopped, disk_errors, memory_errors
+from detectors.training.feeding import Batch, default_workers, training_loader
+from detectors.training.guard import SkipCounter
+from detectors.training.journal import Journal
+from detectors.training.progress import Progress
+from detectors.training.reports import Means, Report, Reports
+from detectors.training.schedule import lr_factor
+from detectors.training.setup import LOGGER
+from detectors.training.step import LOSSES, Stepper
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run is: all that a checkpoint keeps beside tensors."""
+
+    step: int = 0
+    evaluated: int = 0
+    """Epochs up to which evaluations are done."""
+    best: float = -1.0
+    """Highest AP so far."""
+    best_epoch: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    means: dict[str, Any] = dataclasses.field(default_factory=lambda: dataclasses.asdict(Means()))
+    metrics_bytes: int = 0
+
+
+class Loop:
+    """Trains a detector in a run folder.
+
+    Args:
+        model: the detector, on any device.
+        train, val: data sets with their transforms; without `val`, the last checkpoint is the best.
+        folder: of the run, prepared.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: "Accelerator",
+        model: SSD,
+        train: DetectionDataset,
+        val: DetectionDataset | None,
+        folder: Path,
+    ) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.folder = folder
+        self.train, self.val = train, val
+        self.main = accelerator.is_main_process
+        self.batches = StepBatches(
+            len(train),
+            config.batch_size,
+            accumulate=config.accumulate,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+        )
+        self.batches.seed = config.seed
+        if self.batches.batch_size < config.batch_size:
+            LOGGER.warning("%d images make a batch of %d", len(train), self.batches.batch_size)
+        local = accelerator.num_processes if is_distributed() else 1
+        self.workers = default_workers(local) if config.workers is None else config.workers
+        self.stepper = Stepper(model.to(accelerator.device), config, accelerator, self.total)
+        self.checkpoints = Checkpoints(folder)
+        self.reports = Reports(LOSSES)
+        self.position = Position()
+        self.counter = SkipCounter(config.max_skipped)
+        self.means = Means()
+        self.interrupted = False
+        self.last_save = time.monotonic()
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return self.batches.steps * self.config.epochs
+
+    def restore(self, *, previous: bool = False) -> None:
+        """Go back to the last checkpoint, or the one before.
+
+        Raises:
+            FileNotFoundError, ValueError: there is none, it is damaged, or it is of another model.
+        """
+        folder, state, position = self.checkpoints.load(previous=previous)
+        self.stepper.load(state)
+        self.position = Position(**position)
+        self.counter.total = self.position.skipped
+        self.counter.in_a_row = self.position.skipped_in_a_row
+        self.means = Means(**self.position.means)
+        LOGGER.info("resumed from %s at step %d of %d", folder, self.position.step, self.total)
+
+    def run(self, journal: Journal, progress: Progress) -> bool:
+        """Train to the end; false if a signal stopped it before, after a checkpoint.
+
+        Raises:
+            TrainingStopped: too many steps in a row were not finite, the disk is full, or memory ran out.
+        """
+        self.journal, self.progress = journal, progress
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            for number in handlers:
+                signal.signal(number, self._interrupt)
+            with disk_errors(self.checkpoints), memory_errors(self.config, self.batches):
+                loader = training_loader(
+                    self.train, self.batches, self.workers, pin=self.accelerator.device.type == "cuda"
+                )
+                return self._run(loader)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        self.interrupted = True
+
+    def _run(self, loader: Any) -> bool:
+        due = self.config.evaluation_epochs()
+        while True:
+            steps = self.batches.steps
+            epoch, first = divmod(self.position.step, steps)
+            if not first and epoch in due and self.position.evaluated < epoch:
+                self._save()
+                try:
+                    self._evaluate(epoch)
+                except Interrupted:
+                    return False
+            if epoch == self.config.epochs and not first:
+                return True
+            if not self._epoch(epoch, first, loader):
+                return False
+
+    def _epoch(self, epoch: int, first: int, loader: Any) -> bool:
+        """Train one epoch from its step `first`; false if a signal came."""
+        self.batches.epoch, self.batches.first_step = epoch, first
+        self.train.set_epoch(epoch)
+        waiting, began, began_step = 0.0, time.perf_counter(), self.position.step
+        self.stepper.model.train()
+        stop = False
+        for parts, seconds in self._steps(iter(loader)):
+            waiting += seconds
+            values = self.stepper(self.position.step, parts, self.interrupted)
+            self.position.step += 1
+            self.reports.push(self.position.step, [i for part in parts for i in part.image_ids], values)
+            stop = self._read(keep=1) or stop
+            done = self.position.step - began_step
+            elapsed = time.perf_counter() - began
+            self._show(done * self.batches.batch_size / elapsed)
+            in_epoch = self.position.step % self.batches.steps
+            if stop and in_epoch:
+                break
+            if in_epoch and time.monotonic() - self.last_save >= 60 * self.config.checkpoint_minutes:
+                stop = self._save() or stop
+        stop = self._read(keep=0) or stop
+        elapsed, done = time.perf_counter() - began, self.position.step - began_step
+        self.journal.speed(
+            step=self.position.step,
+            images_per_second=round(done * self.batches.batch_size / elapsed, 3),
+            waiting_for_data=round(waiting / elapsed, 4),
+        )
+        if stop or (epoch + 1) not in self.config.evaluation_epochs():
+            self._save()
+        return not stop
+
+    def _steps(self, batches: Iterator[Batch]) -> Iterator[tuple[list[Batch], float]]:
+        """The parts of each step, and the seconds that they were waited for."""
+        while True:
+            began = time.perf_counter()
+            parts = [batch for _, batch in zip(range(self.config.accumulate), batches)]
+            if not parts:
+                return
+            yield parts, time.perf_counter() - began
+
+    def _read(self, *, keep: int) -> bool:
+        """Take in all reports but the newest `keep`; true if a process wants to stop."""
+        stop = False
+        for report in self.reports.pop(keep=keep):
+            stop = stop or report.stop
+            if report.skipped:
+                self._skipped(report)
+            else:
+                self.counter.count(False)
+                self.means.add({**report.losses, "gradient_norm": report.norm})
+            if report.step % self.config.log_steps == 0:
+                self._log(report.step)
+        return stop
+
+    def _skipped(self, report: Report) -> None:
+        ids = _from_all(report.image_ids)
+        enough = self.counter.count(True)
+        what = ", ".join(f"{name} {value:g}" for name, value in report.losses.items())
+        text = f"step {report.step} skipped: {what}, gradient norm {report.norm:g}; images {ids}"
+        LOGGER.warning(text)
+        self.journal.metrics(step=report.step, skipped=self.counter.total, images=ids)
+        if enough:
+            in_a_row, self.counter.in_a_row = self.counter.in_a_row, 0  # a resumed run gets as many trials
+            # Later steps may be on their way; none of them changed anything either, or the count would have ended.
+            self._save()
+            lr = self.config.peak_lr()
+            raise TrainingStopped(
+                f"stopped at step {report.step}: {in_a_row} steps in a row gave no finite loss or gradient. The "
+                f"weights are those before them, in {self.checkpoints.last}. See images {ids[:8]}, try a lower --lr "
+                f"(it is {lr:g}), a lower --clip-norm, or --precision fp32"
+            )
+
+    def _log(self, step: int) -> None:
+        lr = self.config.peak_lr() * lr_factor(self.config.schedule, step - 1, self.total)
+        means = self.means.take()
+        self.journal.metrics(step=step, epoch=(step - 1) // self.batches.steps + 1, lr=lr, **means)
+        self.journal.scalars("train", {**means, "lr": lr}, step)
+
+    def _show(self, images_per_second: float) -> None:
+        losses = {name: self.means.sums[name] / self.means.steps for name in LOSSES if self.means.steps}
+        self.progress.update(self.position.step, losses, images_per_second)
+
+    def _save(self) -> bool:
+        """Write a checkpoint; true if a report that had to be read for it wants to stop."""
+        stop = self._read(keep=0)
+        if self.main:
+            self.checkpoints.save(self.stepper.evaluated._save_pretrained, self.stepper.state(), self._noted())  # type: ignore[operator, arg-type]
+        self.last_save = time.monotonic()
+        return stop
+
+    def _noted(self) -> dict[str, Any]:
+        self.position.skipped = self.counter.total
+        self.position.skipped_in_a_row = self.counter.in_a_row
+        self.position.means = dataclasses.asdict(self.means)
+        self.position.metrics_bytes = self.journal.size()
+        return dataclasses.asdict(self.position)
+
+    def _evaluate(self, epoch: int) -> None:
+        if self.val is None:
+            ap = -1.0
+        else:
+            figures = evaluate(
+                self.stepper.evaluated,
+                self.val,
+                batch_size=self.config.eval_batch_size,
+                workers=self.workers,
+                interrupted=None if is_distributed() else lambda: self.interrupted,
+            )
+            ap = figures["AP"]
+            self.journal.metrics(step=self.position.step, epoch=epoch, split="val", **figures)
+            self.journal.scalars("val", {k: v for k, v in figures.items() if isinstance(v, float)}, self.position.step)
+            LOGGER.info(
+                "epoch %d: AP %.3f  AP50 %.3f  AP75 %.3f  S %.3f  M %.3f  L %.3f",
+                *(epoch, ap, figures["AP50"], figures["AP75"], figures["APs"], figures["APm"], figures["APl"]),
+            )
+        # Without boxes to find, or without a split, the newest is the best.
+        if ap > self.position.best or ap < 0 or not self.position.best_epoch:
+            self.position.best, self.position.best_epoch = ap, epoch
+            if self.main:
+                replace_folder(self.folder / "best", self.stepper.evaluated._save_pretrained)  # type: ignore[operator, arg-type]
+        self.position.evaluated = epoch
+        if self.main:
+            self.checkpoints.note(self._noted())
+
+
+def _from_all(image_ids: list[int]) -> list[int]:
+    """The images of all processes."""
+    if not is_distributed():
+        return image_ids
+    shares: list[list[int]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(shares, image_ids)
+    return [number for share in shares for number in share]

@@ -1,0 +1,99 @@
+"""Pictures at the end of a run: curves of losses and AP, precision over recall, detections beside ground truth."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detectors.data import DetectionDataset
+from detectors.ssd import SSD
+from detectors.training.evaluation import CocoResult, detect
+from detectors.training.run_folder import METRICS, read_lines
+from detectors.visualize import compare
+
+
+def draw_results(folder: Path, val: DetectionDataset | None, model: torch.nn.Module) -> None:
+    """Write `curves.png`, and with a split to evaluate on, `pr.png` and `detections.png` of the best checkpoint.
+
+    `model` says where to run.
+    """
+    draw_curves(read_lines(folder / METRICS), folder / "curves.png")
+    if val is None:
+        return
+    best = SSD.from_pretrained(folder / "best").to(next(model.parameters()).device)
+    draw_precision(CocoResult(val, detect(best, val)), folder / "pr.png")
+    draw_comparison(best, val, folder / "detections.png")
+
+
+def _figure(columns: int) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5 * columns, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def draw_curves(lines: list[dict[str, Any]], file: Path) -> None:
+    """Losses, learning rate and AP over the steps of a run, from the lines of its `metrics.jsonl`."""
+    figure, (left, middle, right) = _figure(3)
+    steps = [line for line in lines if "classification" in line]
+    for name in ("classification", "bbox_regression"):
+        left.plot([line["step"] for line in steps], [line[name] for line in steps], label=name)
+    middle.plot([line["step"] for line in steps], [line["lr"] for line in steps])
+    evaluations = [line for line in lines if "AP50" in line]
+    for name in ("AP", "AP50", "AP75"):
+        right.plot([e["step"] for e in evaluations], [e[name] for e in evaluations], marker=".", label=name)
+    right.set_ylim(0, 1)
+    for axes, title in ((left, "loss"), (middle, "learning rate"), (right, "average precision")):
+        axes.set(xlabel="step", title=title)
+        axes.grid(alpha=0.3)
+    left.legend()
+    right.legend()
+    figure.savefig(file, dpi=110)
+
+
+def draw_precision(result: CocoResult, file: Path) -> None:
+    """Precision over recall of every class at IoU 0.5, and of all classes at IoU 0.5 to 0.95."""
+    figure, (left, right) = _figure(2)
+    precision = result.precision[..., 0]  # [IoU thresholds, recalls, classes]
+    recall = np.linspace(0, 1, precision.shape[1])
+    for number, name in enumerate(result.class_names[:20]):
+        left.plot(recall, np.maximum(precision[0, :, number], 0), label=name)
+    there = (precision > -1).all(axis=(0, 1))
+    if there.any():
+        for number in range(0, precision.shape[0], 2):
+            label = f"IoU {0.5 + 0.05 * number:.2f}"
+            right.plot(recall, precision[number][:, there].mean(axis=1), label=label)
+    for axes, title in ((left, "classes at IoU 0.5"), (right, "mean over classes")):
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=title)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize="small")
+    figure.savefig(file, dpi=110)
+
+
+@torch.inference_mode()
+def draw_comparison(model: SSD, dataset: DetectionDataset, file: Path, *, rows: int = 6) -> None:
+    """Detections to the left and ground truth to the right, for images evenly spread over a data set."""
+    from PIL import Image
+
+    device = next(model.parameters()).device
+    model.eval()
+    pairs = []
+    for index in np.linspace(0, len(dataset) - 1, min(rows, len(dataset))).round().astype(int).tolist():
+        image, target = dataset[index]
+        plain = image.as_subclass(Tensor)
+        [found] = model([plain.to(device)])
+        pair = compare(plain, found, {"boxes": target["boxes"], "labels": target["labels"]}, dataset.class_names)
+        scale = 800 / pair.shape[2]
+        picture = Image.fromarray(pair.permute(1, 2, 0).numpy())
+        pairs.append(picture.resize((800, max(round(pair.shape[1] * scale), 1))))
+    sheet = Image.new("RGB", (800, sum(pair.height for pair in pairs)), "white")
+    top = 0
+    for pair in pairs:
+        sheet.paste(pair, (0, top))
+        top += pair.height
+    sheet.save(file)

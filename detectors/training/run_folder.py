@@ -1,0 +1,144 @@
+"""The folder of a run: who may write there, its configuration, environment, log and metrics."""
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detectors.training.progress import Progress
+
+CONFIG, METRICS, SPEED, LOG, ENVIRONMENT = (
+    "config.json",
+    "metrics.jsonl",
+    "speed.jsonl",
+    "train.log",
+    "environment.json",
+)
+_PACKAGES = ("feature-pyramids", "torch", "torchvision", "timm", "numpy", "accelerate", "faster-coco-eval", "pillow")
+
+
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """See that a run may write to a folder; changes nothing.
+
+    Raises:
+        FileExistsError: a run is there and neither is asked for, or what is there is no run.
+        FileNotFoundError: there is no run to resume.
+    """
+    is_run = (folder / CONFIG).is_file()
+    if resume:
+        if not is_run:
+            raise FileNotFoundError(f"{folder} has no {CONFIG}: there is no run to resume")
+        return
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file: a run needs a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not is_run:
+            raise FileExistsError(f"{folder} is not empty and no run folder: give another --output")
+        if not overwrite:
+            raise FileExistsError(f"{folder} holds a run already: go on with --resume, or start anew with --overwrite")
+
+
+def make_folder(folder: Path) -> None:
+    """An empty folder for a new run; what an earlier run left is deleted."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
+@contextlib.contextmanager
+def run_log(enabled: bool, file: Path | None = None, progress: Progress | None = None) -> Iterator[None]:
+    """Send the log of training to the screen, through `progress` if there is one, and to a file."""
+    logger = logging.getLogger("detectors.training")
+    handlers: list[logging.Handler] = [_Screen(progress or Progress(1, 1, enabled=enabled))]
+    if enabled and file is not None:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    logger.handlers, logger.propagate = handlers, True
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before, propagate
+        logger.setLevel(level)
+        for handler in handlers:
+            handler.close()
+
+
+class _Screen(logging.Handler):
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        self.progress.say(mark + record.getMessage())
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write JSON so that the file is whole whenever it is there."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(file)
+
+
+def environment() -> dict[str, Any]:
+    """What a run ran on: machine, Python, packages and the command."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class JsonLines:
+    """A file of one JSON object a line, which can be cut back to where a checkpoint knew it."""
+
+    def __init__(self, file: Path, size: int | None = None) -> None:
+        """Append to `file`, cut to `size` bytes if given."""
+        self._stream = file.open("ab")
+        if size is not None:
+            if self._stream.tell() < size:
+                raise ValueError(f"{file} has {self._stream.tell()} bytes, but its checkpoint knew {size}")
+            self._stream.truncate(size)
+            self._stream.seek(size)
+
+    def write(self, **values: Any) -> None:
+        self._stream.write(json.dumps(values).encode() + b"\n")
+        self._stream.flush()
+
+    def size(self) -> int:
+        """Bytes so far, all of them on the disk."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        return self._stream.tell()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; an unfinished last line is left out."""
+    lines = file.read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines[:-1]]
