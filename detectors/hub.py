@@ -22,6 +22,7 @@ class HubDetector(  # type: ignore[call-arg]
     """
 
     config: dict[str, Any] | None = None
+    class_names: list[str] | None = None
 
     def _save_pretrained(self, save_directory: Path) -> None:
         if self.config is None:
@@ -30,7 +31,9 @@ class HubDetector(  # type: ignore[call-arg]
                 "save its state_dict() instead"
             )
         weights = {name: value.contiguous() for name, value in self.state_dict().items()}
-        config = json.dumps({"detector": self.config}, indent=2)
+        # Names may have been set after the detector was built.
+        names = {} if self.class_names is None else {"class_names": list(self.class_names)}
+        config = json.dumps({"detector": {**self.config, **names}}, indent=2)
         # Each file is whole before it takes its name.
         partial = save_directory / f".{constants.SAFETENSORS_SINGLE_FILE}.partial"
         save_file(weights, partial, metadata={"format": "pt"})
@@ -38,6 +41,21 @@ class HubDetector(  # type: ignore[call-arg]
         partial = save_directory / f".{constants.CONFIG_NAME}.partial"
         partial.write_text(config)
         os.replace(partial, save_directory / constants.CONFIG_NAME)
+
+    @classmethod
+    def from_pretrained(cls: type[T], pretrained_model_name_or_path: str | Path, **kwargs: Any) -> T:
+        """A detector from a folder of `save_pretrained` or a repository of the Hub, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: if the weights are missing.
+            TypeError: if the folder holds a detector of another class.
+            ValueError: if the config or the weights are damaged.
+        """
+        try:
+            model: T = super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
+        except json.JSONDecodeError as error:
+            raise ValueError(f"the config.json of {pretrained_model_name_or_path} is no JSON: {error}") from error
+        return model
 
     @classmethod
     def _from_pretrained(

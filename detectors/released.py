@@ -89,6 +89,7 @@ def load_released_checkpoint(
         class_names=coco_names() if layout.classes == 81 else None,
         score_threshold=0.1,
         iou_threshold=0.3,
+        candidates_per_class=1000,  # theirs has no limit; above 0.1 this one is hardly met
         max_per_class=50,
         max_per_image=50 * (layout.classes - 1),
         extra_pixel=True,

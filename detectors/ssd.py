@@ -122,8 +122,8 @@ class SSD(HubDetector):
             sizes: heights and widths `(N, 2)` of the images that boxes are to be scaled to, in pixels.
 
         Returns:
-            Boxes `(N, K, 4)` absolute xyxy, scores `(N, K)` descending, labels `(N, K)` from 1 and `valid` `(N, K)`;
-            rows that are not valid are zero.
+            Boxes `(N, K, 4)` absolute xyxy, scores `(N, K)` descending, labels `(N, K)` from 1 and `valid` `(N)`, how
+            many of the K rows are detections; the others are zero.
         """
         box_regression, class_logits, priors = self.predict(batch)
         found: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess(

@@ -23,7 +23,8 @@ class MultiScale(nn.Module):
 
     All looks are put together before the detector's post-processing, so that one soft-NMS merges them. At every scale
     the default boxes keep their size in pixels of the network's input, which is what the predictors were trained on: a
-    larger scale finds smaller objects, a smaller one larger objects. `model(images)` is as in evaluation of the detector.
+    larger scale finds smaller objects, a smaller one larger objects. `model(images)` is that of the detector in
+    evaluation.
 
     Args:
         detector: the detector, used as it is.

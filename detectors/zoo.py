@@ -77,7 +77,7 @@ def preset(name: str) -> dict[str, Any]:
     if name not in _PRESETS:
         near = difflib.get_close_matches(name.lower(), _PRESETS, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"no detector is named {name!r}{hint} Known: {', '.join(list_detectors())}")
+        raise ValueError(f"no detector is named {name!r}{hint} (known: {', '.join(list_detectors())})")
     return dict(_PRESETS[name])
 
 

@@ -1,0 +1,116 @@
+"""Saving and loading: the round trip, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from detectors import SSD, M2Det
+from detectors.hub import load_weights
+from pyramids import attach
+
+
+def assert_same(one, other):
+    picture = [torch.rand(3, 48, 80)]
+    for a, b in zip(one.eval()(picture), other.eval()(picture)):
+        for key in a:
+            assert torch.equal(a[key], b[key])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ssd", {"class_names": ["cat", "dog", "émeu"], "anchor_sizes": (0.1, 0.3, 0.6, 0.9)}),
+        ("m2det", {"loss": "focal", "image_size": (64, 96), "score_threshold": 0.001}),
+        ("ssd", {"frozen_batch_norm": True, "antialias": False, "image_mean": (0.5, 0.5, 0.5)}),
+    ],
+)
+def test_round_trip(tiny, tmp_path, name, settings):
+    model = tiny(name, **settings)
+    model.save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} >= {"model.safetensors", "config.json"}
+    assert not list(tmp_path.glob(".*.partial"))
+    loaded = SSD.from_pretrained(tmp_path)
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert loaded.class_names == model.class_names
+    assert (loaded.image_size, loaded.num_classes, loaded.antialias) == (
+        model.image_size,
+        model.num_classes,
+        model.antialias,
+    )
+    assert type(loaded.loss) is type(model.loss)
+    assert_same(model, loaded)
+
+
+def test_names_given_later_are_saved(tiny, tmp_path):
+    model = tiny()
+    model.class_names = ["a", "b", "c"]
+    model.save_pretrained(tmp_path)
+    assert SSD.from_pretrained(tmp_path).class_names == ["a", "b", "c"]
+
+
+def test_the_config_is_plain_json(tiny, tmp_path):
+    tiny("m2det", class_names=["a", "b", "c"]).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())["detector"]
+    assert config["name"] == "m2det"
+    assert config["num_classes"] == 4
+    assert config["class_names"] == ["a", "b", "c"]
+    assert "pretrained_backbone" not in config  # the weights come from the file
+
+
+def test_m2det_loads_only_an_m2det(tiny, tmp_path):
+    tiny("ssd").save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="load it with SSD"):
+        M2Det.from_pretrained(tmp_path)
+
+
+def test_weights_for_other_classes(tiny, tmp_path):
+    tiny(num_classes=4).save_pretrained(tmp_path)
+    other = tiny(num_classes=6)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match=r"does not fit this SSD: .*head.classes.0.bias: \(24,\) for \(36,\)"):
+        load_weights(other, tmp_path / "model.safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_weights_for_another_neck(tiny, tmp_path):
+    tiny("m2det").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="keys are missing"):
+        load_weights(tiny("ssd"), tmp_path / "model.safetensors")
+
+
+def test_damaged_files(tiny, tmp_path):
+    tiny().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    for damaged in (whole[:-100], whole[:20], b"", b"\x00" * 200):
+        weights.write_bytes(damaged)
+        with pytest.raises(ValueError, match="no whole safetensors file"):
+            SSD.from_pretrained(tmp_path)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        SSD.from_pretrained(tmp_path)
+
+
+def test_damaged_config(tiny, tmp_path):
+    tiny().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"detector": ')
+    with pytest.raises(ValueError, match="is no JSON"):
+        SSD.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match=r"holds no config\.json of a detector"):
+        SSD.from_pretrained(tmp_path)
+
+
+def test_a_hand_made_detector_says_why_it_cannot_be_saved(tmp_path):
+    model = SSD(attach("test_resnet", "fpn", out_channels=16), 3, image_size=64)
+    with pytest.raises(ValueError, match="save its state_dict"):
+        model.save_pretrained(tmp_path)
+
+
+def test_settings_without_json_cannot_be_saved(tiny, tmp_path):
+    model = tiny(act_layer=nn.SiLU, neck="fpn", out_channels=16)
+    with pytest.raises(ValueError, match="plain values"):
+        model.save_pretrained(tmp_path)
