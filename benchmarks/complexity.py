@@ -1,0 +1,84 @@
+"""`python -m benchmarks complexity`: AP by object scale and appearance complexity, of what `ablation` trained.
+
+M2Det (arXiv 1811.04533), section 1: deeper levels serve objects of more complex appearance at the same scale.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.ablation import Ablation
+from benchmarks.command import Cell, Command, run_cells
+from benchmarks.experiment import Recipe
+from benchmarks.results import Results, read_results
+
+
+@dataclass(kw_only=True)
+class Complexity(Command):
+    """AP by scale and complexity on SyntheticScales, of every detector that `ablation` trained into the same folder.
+
+    Where there is no ablation yet, it is run first, on this budget.
+    """
+
+    images: int | None = None
+    """Number of test pictures, of which each cell gets a share; four times the ablation's if not given."""
+
+    def run(self) -> int:
+        device = self.open_device()
+        trained = self.output / "ablation.json"
+        if not trained.exists():
+            print(f"complexity: there is no {trained}, so `ablation --budget {self.budget}` comes first")
+            Ablation(output=self.output, budget=self.budget, device=self.device).run()
+        ablation = read_results(trained)
+        if ablation["settings"]["data"] != "SyntheticScales":
+            data = ablation["settings"]["data"]
+            raise ValueError(f"{trained} is of the data set {data!r}: only on SyntheticScales is complexity known")
+        recipe = _recipe_of(ablation["settings"], self.images)
+        settings = {**ablation["settings"], "images": list(recipe.images), "edges": scale_edges(recipe)}
+        results = Results(self.output, "complexity", device, settings)
+        cells = []
+        for row in ablation["rows"]:
+            if "error" in row:
+                continue
+            columns = {name: row[name] for name in ("row", "title", "seed")}
+            take = _measurement(self.output / row["run"], recipe, device)
+            cells.append(Cell(row["key"], columns, take))
+        run_cells(results, cells, "complexity")
+        return 0
+
+
+def scale_edges(recipe: Recipe) -> list[int]:
+    """Octaves from the smallest objects of a recipe to the largest.
+
+    >>> from benchmarks.experiment import RECIPES
+    >>> scale_edges(RECIPES["gpu"])
+    [8, 16, 32, 64, 128, 256]
+    """
+    low, high = recipe.scales
+    edges = [low]
+    while edges[-1] < high:
+        edges.append(min(edges[-1] * 2, high))
+    return edges
+
+
+def _recipe_of(settings: Mapping[str, Any], images: int | None) -> Recipe:
+    known = {name: settings[name] for name in Recipe.__dataclass_fields__ if name in settings}
+    train, test = known["images"]
+    if images is not None and images < 1:
+        raise ValueError(f"--images is at least 1: got {images}")
+    return Recipe(**{**known, "images": (train, images or 4 * test), "scales": tuple(known["scales"]), "seeds": 1})
+
+
+def _measurement(run: Path, recipe: Recipe, device: torch.device) -> Callable[[], Mapping[str, Any]]:
+    def take() -> Mapping[str, Any]:
+        from detectors.checkpoints import open_detector
+        from detectors.training.cells import evaluate_cells
+
+        detector = open_detector(run).to(device)
+        found = evaluate_cells(detector, recipe.test_set(), edges=scale_edges(recipe))
+        return {"cells": [{**cell._asdict(), "scale": list(cell.scale)} for cell in found]}
+
+    return take
