@@ -12,6 +12,7 @@ from torchvision.ops import batched_nms, box_iou
 from benchmarks.command import Cell, Command, run_cells
 from benchmarks.results import Results
 from benchmarks.timing import measure
+from detectors.greedy_nms import plain_greedy_nms
 from detectors.nms import batched_soft_nms
 
 IOU_THRESHOLD, MIN_SCORE, KEPT = 0.3, 0.001, 200
@@ -62,21 +63,9 @@ def loop_over_classes(boxes: Tensor, scores: Tensor) -> list[Tensor]:
 
 def all_rows_at_once(boxes: Tensor, scores: Tensor, picks: int) -> tuple[Tensor, Tensor]:
     """Linear soft-NMS in plain torch, batched: every pick of every class of every image is one round of operators."""
-    boxes, scores = boxes.flatten(0, 1), scores.flatten(0, 1).clone()
-    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    index, value = [], []
-    for _ in range(picks):
-        best, place = scores.max(dim=1, keepdim=True)
-        index.append(place)
-        value.append(best)
-        pick = boxes.gather(1, place[..., None].expand(-1, -1, 4))
-        corner = torch.minimum(boxes[..., 2:], pick[..., 2:]) - torch.maximum(boxes[..., :2], pick[..., :2])
-        inter = corner.clamp(min=0).prod(dim=-1)
-        overlap = inter / (areas + areas.gather(1, place) - inter)
-        scores = torch.where(overlap > IOU_THRESHOLD, scores * (1 - overlap), scores)
-        scores = scores.scatter(1, place, 0.0)
-        scores = torch.where(scores < MIN_SCORE, 0.0, scores)
-    return torch.cat(index, 1), torch.cat(value, 1)
+    return plain_greedy_nms(
+        boxes.flatten(0, 1), scores.flatten(0, 1), "linear", IOU_THRESHOLD, 0.5, MIN_SCORE, max_picks=picks
+    )
 
 
 def torchvision_hard(boxes: Tensor, scores: Tensor) -> list[Tensor]:
