@@ -78,7 +78,9 @@ def export_onnx(
         )
         assert program is not None
         program.save(target, external_data=False)
-        session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; its warnings tell of its own optimizations
+        session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
 
         def run(images: Tensor, sizes: Tensor) -> list[Tensor]:
             feed = dict(zip(INPUT_NAMES, (images.numpy(), sizes.numpy())))

@@ -41,7 +41,7 @@ class SSDHead(nn.Module):
         if class_bias is not None:
             with torch.no_grad():
                 for conv in self.classes:
-                    conv.bias.copy_(class_bias)
+                    conv.get_parameter("bias").copy_(class_bias)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps `(N, C_i, H_i, W_i)` to box offsets `(N, P, 4)` and class logits `(N, P, num_classes)`.

@@ -52,7 +52,7 @@ class HubDetector(  # type: ignore[call-arg]
             ValueError: if the config or the weights are damaged.
         """
         try:
-            model: T = super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
+            model: T = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except json.JSONDecodeError as error:
             raise ValueError(f"the config.json of {pretrained_model_name_or_path} is no JSON: {error}") from error
         return model

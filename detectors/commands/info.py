@@ -1,7 +1,7 @@
 """`python -m detectors info`: what a named detector consists of and costs, without its weights."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -31,7 +31,7 @@ class Info:
 
         from detectors.zoo import create_detector
 
-        given = {"image_size": self.image_size, "backbone": self.backbone}
+        given: dict[str, Any] = {"image_size": self.image_size, "backbone": self.backbone}
         with torch.device("meta"):
             model = create_detector(
                 self.name, self.num_classes, **{key: value for key, value in given.items() if value is not None}
