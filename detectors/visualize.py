@@ -57,6 +57,8 @@ def draw_detections(
         boxes[rows],
         labels=texts,
         colors=[class_color(kind) for kind in kinds],
+        label_colors="black",
+        fill_labels=True,
         width=max(1, round(min(height, width) / 200)),
     )
     return drawn
