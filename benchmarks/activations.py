@@ -6,7 +6,7 @@ scale and the level dimension; here also SFAM's attention (section 3.1).
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from benchmarks.command import Command
 from benchmarks.results import Results
 from detectors import create_detector, list_detectors
 from detectors.ssd import SSD
-from pyramids import MLFPN, SFAM
+from pyramids import MLFPN
 
 PICTURE = "activations.png"
 
@@ -76,8 +76,9 @@ class Activations(Command):
                 raise FileNotFoundError(f"there is no picture {self.image}")
             return pil_to_tensor(read_image(self.image)).float() / 255, self.image.name
         side = min(detector.image_size or (320, 320))
-        pictures = SyntheticScales(1, image_size=side, min_size=8, max_size=side * 4 // 5, seed=4)
-        return pil_to_tensor(pictures.load_image(0)).float() / 255, "SyntheticScales"
+        pictures = SyntheticScales(16, image_size=side, min_size=8, max_size=side * 3 // 5, seed=4)
+        fullest = max(range(len(pictures)), key=lambda i: len(pictures.records[i].labels))
+        return pil_to_tensor(pictures.load_image(fullest)).float() / 255, "SyntheticScales"
 
 
 @dataclass
@@ -118,8 +119,7 @@ def level_activations(detector: SSD, image: Tensor) -> LevelActivations:
             maps[level].append(by_class[:, 1:].amax(dim=(0, 1)).cpu())
     if neck.sfam is None:
         return LevelActivations(maps)
-    sfam = cast(SFAM, neck.sfam)
-    weights = sfam.attention(neck.levels(features))
+    weights = neck.sfam.attention(neck.levels(features))
     return LevelActivations(maps, [[w.mean().item() for w in x[0].chunk(neck.num_levels)] for x in weights])
 
 

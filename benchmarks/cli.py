@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-COMMANDS = ("necks", "ablation", "variants", "complexity", "speed", "nms", "activations")
+COMMANDS = ("necks", "ablation", "variants", "complexity", "speed", "nms", "activations", "report")
 
 # What a user's input can cause. Anything else is a defect of ours and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, OSError)

@@ -37,11 +37,6 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def percent(value: float) -> str:
-    """An AP in 0..1 as the points that papers give; empty where there was nothing to find."""
-    return "" if value < 0 else f"{100 * value:.1f}"
-
-
 def spread(values: Sequence[float]) -> str:
     """Mean of APs in 0..1 over seeds in points, with their standard deviation where there are two or more.
 

@@ -1,0 +1,143 @@
+"""`python -m benchmarks report`: results files as pages of tables and plots; what was not run says so."""
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import pages, runtime_pages
+from benchmarks.results import read_results
+from benchmarks.tables import failures, table
+
+MISSING = "not measured yet"
+
+
+class Page(NamedTuple):
+    """A page: its title, what it is about, and what turns a results file into lines."""
+
+    title: str
+    about: str
+    section: Callable[[pages.Source], list[str]]
+    together: Callable[[Mapping[str, Mapping[str, Any]]], list[str]] | None = None
+
+
+PAGES = {
+    "necks": Page(
+        "What a neck costs",
+        "Parameters, operations, latency and memory of every neck on several backbones. Necks have the widths of their "
+        "papers and make six maps from stride 8 on; torchvision's own FPN makes three. Ratios are to the baseline in "
+        "the same run, and a second measurement of the baseline shows the noise.",
+        pages.necks,
+        pages.necks_together,
+    ),
+    "ablation": Page(
+        "From SSD to MLFPN, step by step",
+        "Table 2 of the M2Det paper row by row, and FPN, PAFPN and BiFPN beside it. All rows share data, schedule, "
+        "seeds and, where their maps have equal width, the head. The paper's figures are COCO minival with VGG-16 at "
+        "320x320, from its section 4; compare the steps, not the levels.",
+        pages.ablation,
+        pages.ablation_together,
+    ),
+    "variants": Page(
+        "Levels against channels",
+        "Table 3 of the M2Det paper. Parameters are those of the full M2Det (VGG-16, 320x320, 81 classes) beside the "
+        "paper's; what was trained is a thinner one, as the table says.",
+        pages.variants,
+    ),
+    "complexity": Page(
+        "Scale against appearance complexity",
+        "AP at IoU 0.50 to 0.95 on SyntheticScales by the scale of objects and by how complex they look: plain shapes, "
+        "textures, and composites whose class lies in the arrangement of their parts. The paper's claim is that deeper "
+        "levels serve more complex appearance at the same scale.",
+        pages.complexity,
+    ),
+    "speed": Page(
+        "From an image to its boxes",
+        "Network and suppression together, one image at a time, as in the paper's Fig. 5. Weights are random: with the "
+        "models' own thresholds suppression is nearly idle, and `full` is the most that it can have to do.",
+        runtime_pages.speed,
+    ),
+    "nms": Page(
+        "Suppression",
+        "Linear soft-NMS and hard NMS over (images, classes, boxes), against a plain loop over classes and "
+        "torchvision's `batched_nms`.",
+        runtime_pages.nms,
+    ),
+    "activations": Page(
+        "Which level answers",
+        "What each level of an MLFPN adds to the class logits of each scale, as in the paper's Fig. 6, and SFAM's "
+        "attention by level.",
+        pages.activations,
+    ),
+}
+
+
+@dataclass(kw_only=True)
+class Report:
+    """Turn results files into Markdown pages with tables and plots."""
+
+    results: Path = Path("docs/results/data")
+    """Folder that holds a folder of results files for every device."""
+    output: Path = Path("docs/results")
+    """Folder to write the pages to."""
+
+    def run(self) -> int:
+        if not self.results.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {self.results}: it holds a folder for each device, as from `necks --output "
+                f"{self.results}/cpu`"
+            )
+        self.output.mkdir(parents=True, exist_ok=True)
+        index = ["# Results", "", "Every number here comes from a results file that a command wrote.", ""]
+        entries = []
+        for name, page in PAGES.items():
+            files = {path.parent.name: path for path in sorted(self.results.glob(f"*/{name}.json"))}
+            contents = {slug: read_results(path) for slug, path in files.items()}
+            (self.output / f"{name}.md").write_text("\n".join(self._page(name, page, contents)).rstrip() + "\n")
+            devices = "; ".join(dict.fromkeys(c["environment"]["device"] for c in contents.values())) or MISSING
+            entries.append([f"[{page.title}]({name}.md)", devices])
+            print(f"report: {name}.md: {devices}")
+        entries += self._timm()
+        index += table(["page", "measured on"], entries, left=2)
+        (self.output / "index.md").write_text("\n".join(index).rstrip() + "\n")
+        return 0
+
+    def _page(self, name: str, page: Page, contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        lines = [f"# {page.title}", "", page.about, ""]
+        if not contents:
+            command = f"python -m benchmarks {name} --output {self.results.as_posix()}/DEVICE"
+            return [*lines, f"**{MISSING.capitalize()}.** Run `{command}`, then `python -m benchmarks report`."]
+        if len(contents) > 1 and page.together is not None:
+            lines += ["## Devices side by side", "", *page.together(contents)]
+        for slug, content in contents.items():
+            lines += [f"## {content['environment']['device']}", "", *_origin(content)]
+            files = os.path.relpath(self.results / slug, self.output)
+            source = pages.Source(content["rows"], content["settings"], self.output, slug, Path(files).as_posix())
+            lines += [*page.section(source), *failures(content["rows"])]
+        return lines
+
+    def _timm(self) -> list[list[str]]:
+        """What the sweep over timm's architectures left, which writes a page of its own."""
+        file = self.output / "timm.json"
+        if not file.exists():
+            return [["MLFPN on every architecture of timm", MISSING]]
+        rows = json.loads(file.read_text())["rows"]
+        served = sum("size" in row for row in rows)
+        text = f"{served} of {len(rows)} architectures, on the meta device"
+        return [["[MLFPN on every architecture of timm](timm.md)", text]]
+
+
+def _origin(content: Mapping[str, Any]) -> list[str]:
+    """Where a file's numbers come from."""
+    env = content["environment"]
+    command = shlex.join(Path(word).name if word.startswith("/") else word for word in shlex.split(content["command"]))
+    versions = ", ".join(f"{name} {env[name]}" for name in ("python", "torch", "torchvision", "timm"))
+    settings = ", ".join(f"{key} {value}" for key, value in content["settings"].items())
+    return [
+        f"`{command}` at commit {content['commit']}; {versions}; {env['platform']}.",
+        "",
+        *([f"Settings: {settings}.", ""] if settings else []),
+    ]
