@@ -40,7 +40,8 @@ class SyntheticScales(DetectionDataset):
         length: number of images.
         image_size: side of the square pictures, in pixels.
         seed: of pictures and augmentation; two seeds share no picture.
-        min_size, max_size: of the objects' scale, in pixels.
+        min_size: smallest scale of an object, in pixels.
+        max_size: largest scale of an object, in pixels.
         complexities: levels to draw from.
         max_objects: each picture has 1 to this many.
         transforms: as of `DetectionDataset`.

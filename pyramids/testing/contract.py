@@ -34,7 +34,12 @@ _clauses: tuple[Clause, ...] = (
     deployment.onnx,
 )
 CLAUSES: dict[str, str] = {clause.__name__: (clause.__doc__ or "").strip() for clause in _clauses}
-"""What a neck promises: the name of each clause and what it says, in the order in which they are checked."""
+"""What a neck promises: the name of each clause and what it says, in the order in which they are checked.
+
+>>> from pyramids.testing import CLAUSES
+>>> list(CLAUSES)[:3]
+['declares', 'sizes', 'refuses']
+"""
 
 
 @dataclass(frozen=True)
