@@ -5,17 +5,16 @@ Everything is read off `feature_info` and `output_fmt`, nothing off names.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from timm.models import FeatureInfo
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from .neck import Size
 from .resample import Resample
+from .weightless import needs_data, run_on_zeros, run_without_data
 
 
 class Tap(NamedTuple):
@@ -94,42 +93,6 @@ class Backbone(nn.Module):
             if needs_data(error) and not any(p.is_meta for p in self.parameters()):
                 return run_on_zeros(self, image_size)
             raise
-
-
-def run_without_data(model: nn.Module, image_size: Size) -> list[Size]:
-    """Spatial sizes of a model's maps, by a run on the meta device in evaluation mode: no weight is read or changed."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
-    with evaluating(model), torch.device("meta"):
-        maps = torch.func.functional_call(model, stand_ins, (torch.empty(1, 3, *image_size, dtype=dtype),))
-    return [(x.shape[2], x.shape[3]) for x in maps]
-
-
-def run_on_zeros(model: nn.Module, image_size: Size) -> list[Size]:
-    """As `run_without_data`, by a real run, for the few models that read values of their tensors on the way."""
-    weight = next(model.parameters())
-    with evaluating(model):
-        maps = model(torch.zeros(1, 3, *image_size, dtype=weight.dtype, device=weight.device))
-    return [(x.shape[2], x.shape[3]) for x in maps]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each module is in the mode that it was in."""
-    training = [m for m in model.modules() if m.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m in training:
-            m.training = True
-
-
-def needs_data(error: BaseException | None) -> bool:
-    """Whether a run failed for want of values, which says nothing about the image's size."""
-    return "meta tensor" in str(error)
 
 
 def reason(error: BaseException) -> str:

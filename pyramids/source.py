@@ -7,23 +7,19 @@ do without it are told to. A trial on the meta device, which costs no memory, pr
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from .backbone import Backbone, choose_taps, needs_data, reason, wrap, wrap_module
+from .backbone import Backbone, choose_taps, reason, wrap, wrap_module
 from .neck import Size
+from .weightless import needs_data, weightless
 
 # What timm's classes call the freedom to take images of other sizes than the one they were built for.
 ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True, "strict_img_size": False, "always_partition": True}
-
-# What initialization does in place. On the meta device it changes nothing and takes most of the time.
-FILLS = {"uniform_", "normal_", "erfinv_", "mul_", "div_", "add_", "sub_", "clamp_", "fill_", "zero_", "copy_"}
 
 
 def create_backbone(
@@ -103,8 +99,10 @@ def _from_name(
         if fit is not None:
             advice = f"the nearest size found that it takes is {fit[0]}x{fit[1]}: pass it as image_size"
         raise ValueError(f"{name!r} gives no maps of {size[0]}x{size[1]} images ({trial}); {advice}")
+    if torch.get_default_device().type == "meta" and not pretrained:
+        return trial
     backbone = wrap(timm.create_model(name, pretrained=pretrained, **sized(image_size)), strides)
-    backbone.known_sizes.update(trial)
+    backbone.known_sizes.update(trial.known_sizes)
     return backbone
 
 
@@ -116,30 +114,18 @@ def _on_meta(name: str, options: Mapping[str, Any]) -> nn.Module:
         raise ValueError(f"timm does not build {name!r} with {dict(options)}: {reason(error)}") from error
 
 
-@contextmanager
-def weightless() -> Iterator[None]:
-    """Models built in this context have shapes and no values: on the meta device, initialization passed over."""
-    with torch.device("meta"), _WithoutFills():
-        yield
-
-
-class _WithoutFills(TorchFunctionMode):
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if getattr(func, "__name__", "") in FILLS and args and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
-
-def _trial(name: str, strides: Sequence[int], options: Mapping[str, Any], size: Size) -> dict[Size, list[Size]] | str:
-    """The sizes of a model's maps for images of a size, as far as they can be known, or what stands in the way."""
+def _trial(name: str, strides: Sequence[int], options: Mapping[str, Any], size: Size) -> Backbone | str:
+    """The backbone without weights, its sizes for images of `size` known if they can be, or what stands in the way."""
     try:
         backbone = wrap(_on_meta(name, options), strides)
+    except ValueError as error:
+        return reason(error.__cause__ or error)
+    try:
         backbone.output_sizes(size)
     except ValueError as error:
-        return {} if needs_data(error) else reason(error.__cause__ or error)
-    return backbone.known_sizes
+        if not needs_data(error):
+            return reason(error.__cause__ or error)
+    return backbone
 
 
 def accepted_arguments(model: type) -> set[str]:
