@@ -12,15 +12,17 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from detectors.ssd import SSD
 
-def checkpoint_activations(model: nn.Module) -> None:
+
+def checkpoint_activations(model: SSD) -> None:
     """Make every stage of a detector's backbone and every part of its neck and head compute anew, in place.
 
     Results and batch-norm statistics are those of plain training: the second pass does not count towards statistics.
     """
     pyramid = model.pyramid
-    for module in _stages(pyramid.backbone) + _stages(pyramid.neck):  # type: ignore[union-attr, arg-type]
-        module.forward = partial(_recomputed, module, module.forward)  # type: ignore[method-assign]
+    for module in _stages(pyramid.backbone) + _stages(pyramid.neck):
+        module.forward = partial(_recomputed, module, module.forward)
 
 
 def _stages(module: nn.Module) -> list[nn.Module]:

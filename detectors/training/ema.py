@@ -4,12 +4,15 @@ Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 19
 """
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+M = TypeVar("M", bound=nn.Module)
 
-class WeightAverage:
+
+class WeightAverage(Generic[M]):
     """A copy of a model that follows it.
 
     The decay rises with the number of updates, (1 + n) / (10 + n) up to `decay`, so that a short run forgets its start.
@@ -22,12 +25,12 @@ class WeightAverage:
     True
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: M, decay: float) -> None:
+        self.model: M = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, model: nn.Module, number: int, skip: Tensor) -> None:
+    def update(self, model: M, number: int, skip: Tensor) -> None:
         """Move towards `model` after update `number`, counted from 0, unless `skip`, a float32 scalar, is 1."""
         weight = (1 - min(self.decay, (1 + number) / (10 + number))) * (1 - skip)
         current = model.state_dict()

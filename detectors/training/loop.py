@@ -159,7 +159,8 @@ class Loop:
             values = self.stepper(self.position.step, parts, self.interrupted)
             self.position.step += 1
             self.reports.push(self.position.step, [i for part in parts for i in part.image_ids], values)
-            stop = self._read(keep=1) or stop
+            # Several processes must stop at the same step, so there each one's wish travels with its report.
+            stop = self._read(keep=1) or stop or (self.interrupted and not is_distributed())
             done = self.position.step - began_step
             elapsed = time.perf_counter() - began
             self._show(done * self.batches.batch_size / elapsed)
@@ -234,7 +235,7 @@ class Loop:
         """Write a checkpoint; true if a report that had to be read for it wants to stop."""
         stop = self._read(keep=0)
         if self.main:
-            self.checkpoints.save(self.stepper.evaluated._save_pretrained, self.stepper.state(), self._noted())  # type: ignore[operator, arg-type]
+            self.checkpoints.save(self.stepper.evaluated._save_pretrained, self.stepper.state(), self._noted())
         self.last_save = time.monotonic()
         return stop
 
@@ -267,7 +268,7 @@ class Loop:
         if ap > self.position.best or ap < 0 or not self.position.best_epoch:
             self.position.best, self.position.best_epoch = ap, epoch
             if self.main:
-                replace_folder(self.folder / "best", self.stepper.evaluated._save_pretrained)  # type: ignore[operator, arg-type]
+                replace_folder(self.folder / "best", self.stepper.evaluated._save_pretrained)
         self.position.evaluated = epoch
         if self.main:
             self.checkpoints.note(self._noted())

@@ -14,17 +14,20 @@ from detectors.training.run_folder import METRICS, read_lines
 from detectors.visualize import compare
 
 
-def draw_results(folder: Path, val: DetectionDataset | None, model: torch.nn.Module) -> None:
+def draw_results(folder: Path, val: DetectionDataset | None, device: torch.device, *, write: bool) -> None:
     """Write `curves.png`, and with a split to evaluate on, `pr.png` and `detections.png` of the best checkpoint.
 
-    `model` says where to run.
+    Every process takes part in the evaluation; the one with `write` draws.
     """
-    draw_curves(read_lines(folder / METRICS), folder / "curves.png")
+    if write:
+        draw_curves(read_lines(folder / METRICS), folder / "curves.png")
     if val is None:
         return
-    best = SSD.from_pretrained(folder / "best").to(next(model.parameters()).device)
-    draw_precision(CocoResult(val, detect(best, val)), folder / "pr.png")
-    draw_comparison(best, val, folder / "detections.png")
+    best = SSD.from_pretrained(folder / "best").to(device)
+    detections = detect(best, val)
+    if write:
+        draw_precision(CocoResult(val, detections), folder / "pr.png")
+        draw_comparison(best, val, folder / "detections.png")
 
 
 def _figure(columns: int) -> tuple[Any, Any]:
@@ -87,10 +90,9 @@ def draw_comparison(model: SSD, dataset: DetectionDataset, file: Path, *, rows: 
         image, target = dataset[index]
         plain = image.as_subclass(Tensor)
         [found] = model([plain.to(device)])
-        pair = compare(plain, found, {"boxes": target["boxes"], "labels": target["labels"]}, dataset.class_names)
-        scale = 800 / pair.shape[2]
-        picture = Image.fromarray(pair.permute(1, 2, 0).numpy())
-        pairs.append(picture.resize((800, max(round(pair.shape[1] * scale), 1))))
+        truth = {"boxes": target["boxes"], "labels": target["labels"]}
+        pair = Image.fromarray(compare(plain, found, truth, dataset.class_names).permute(1, 2, 0).numpy())
+        pairs.append(pair.resize((800, max(round(pair.height * 800 / pair.width), 1))))
     sheet = Image.new("RGB", (800, sum(pair.height for pair in pairs)), "white")
     top = 0
     for pair in pairs:

@@ -1,14 +1,13 @@
 """The folder of a run: who may write there, its configuration, environment, log and metrics."""
 
-import contextlib
 import importlib.metadata
 import json
 import logging
+import logging.handlers
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +53,38 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-@contextlib.contextmanager
-def run_log(enabled: bool, file: Path | None = None, progress: Progress | None = None) -> Iterator[None]:
-    """Send the log of training to the screen, through `progress` if there is one, and to a file."""
-    logger = logging.getLogger("detectors.training")
-    handlers: list[logging.Handler] = [_Screen(progress or Progress(1, 1, enabled=enabled))]
-    if enabled and file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    before, level, propagate = list(logger.handlers), logger.level, logger.propagate
-    logger.handlers, logger.propagate = handlers, True
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.handlers, logger.propagate = before, propagate
-        logger.setLevel(level)
-        for handler in handlers:
-            handler.close()
+class RunLog:
+    """The log of training on the screen and, once there is a folder, in a file, with what was said before.
+
+    A context manager. `progress` may be set, for lines to appear above its bar.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self._logger = logging.getLogger("detectors.training")
+        self._before = (self._logger.handlers, self._logger.level)
+        self.screen = _Screen(Progress(1, 1, enabled=enabled))
+        # Holds lines back until there is a file for them.
+        self._memory = logging.handlers.MemoryHandler(1_000_000, logging.CRITICAL + 1, flushOnClose=False)
+        self._file: logging.FileHandler | None = None
+
+    def __enter__(self) -> "RunLog":
+        self._logger.handlers = [self.screen, self._memory]
+        self._logger.setLevel(logging.INFO)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.handlers, level = self._before
+        self._logger.setLevel(level)
+        for handler in (self.screen, self._memory, self._file):
+            if handler is not None:
+                handler.close()
+
+    def write_to(self, file: Path) -> None:
+        self._file = logging.FileHandler(file, encoding="utf-8")
+        self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._memory.setTarget(self._file)
+        self._memory.flush()
+        self._logger.handlers = [self.screen, self._file]
 
 
 class _Screen(logging.Handler):

@@ -14,10 +14,10 @@ from detectors.training.run_folder import (
     CONFIG,
     ENVIRONMENT,
     LOG,
+    RunLog,
     check_folder,
     environment,
     make_folder,
-    run_log,
     write_json,
 )
 from detectors.training.setup import (
@@ -64,7 +64,7 @@ def train(
     assert folder is not None  # by the check
     check_folder(folder, resume=resume, overwrite=overwrite)
     accelerator = make_accelerator(config)
-    with run_log(accelerator.is_main_process):
+    with RunLog(accelerator.is_main_process) as log:
         train_set, val_set = datasets or open_datasets(config)
         if resume:
             check_data(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["data"], train_set, val_set)
@@ -82,14 +82,17 @@ def train(
             write_json(folder / ENVIRONMENT, environment())
             mosaic(train_set, folder / "samples.png")
         accelerator.wait_for_everyone()
-        return _run(loop, accelerator)
+        return _run(loop, accelerator, log)
 
 
-def _run(loop: Loop, accelerator: "Accelerator") -> bool:
+def _run(loop: Loop, accelerator: "Accelerator", log: RunLog) -> bool:
     config, position, main = loop.config, loop.position, accelerator.is_main_process
     journal = Journal(loop.folder, step=position.step, metrics_bytes=position.metrics_bytes, enabled=main)
     progress = Progress(config.epochs, loop.batches.steps, first=position.step, enabled=main)
-    with run_log(main, loop.folder / LOG, progress), progress:
+    if main:
+        log.write_to(loop.folder / LOG)
+    log.screen.progress = progress
+    with progress:
         LOGGER.info(
             "%s on %s: %d epochs of %d steps of %d images, %s, %s at %g",
             *(config.model, accelerator.device, config.epochs, loop.batches.steps, loop.batches.batch_size),
@@ -105,10 +108,9 @@ def _run(loop: Loop, accelerator: "Accelerator") -> bool:
         if not finished:
             LOGGER.warning("stopped at step %d by a signal: go on with --resume", position.step)
             return False
-        if main:
-            draw_results(loop.folder, loop.val, loop.stepper.evaluated)
-            LOGGER.info("done: best AP %.3f after epoch %d, in %s", position.best, position.best_epoch, loop.folder)
-    accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()  # for the best checkpoint to be there
+        draw_results(loop.folder, loop.val, accelerator.device, write=main)
+        LOGGER.info("done: best AP %.3f after epoch %d, in %s", position.best, position.best_epoch, loop.folder)
     return True
 
 

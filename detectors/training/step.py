@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
+from detectors.ssd import SSD
 from detectors.training.config import TrainConfig
 from detectors.training.distributed import any_process, is_distributed, mean_positives
 from detectors.training.ema import WeightAverage
@@ -30,23 +31,23 @@ class Stepper:
         total: steps of the whole run, which the schedule spans.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, accelerator: "Accelerator", total: int) -> None:
+    def __init__(self, model: SSD, config: TrainConfig, accelerator: "Accelerator", total: int) -> None:
         self.config = config
         self.total = total
         self.accelerator = accelerator
         self.model = model
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.model.to(memory_format=self.memory_format)
         self.average = WeightAverage(model, config.ema) if config.ema else None
         if is_distributed():
-            model.loss.reduce_positives = mean_positives  # type: ignore[union-attr, assignment]
+            model.loss.reduce_positives = mean_positives
         if config.checkpoint_activations:
             from detectors.training.activations import checkpoint_activations
 
             checkpoint_activations(model)
         if config.compile:
-            model.pyramid.compile()  # type: ignore[operator, union-attr]
-            model.head.compile()  # type: ignore[operator, union-attr]
+            model.pyramid.compile()
+            model.head.compile()
         self.optimizer = GuardedOptimizer(model, config)
         self.buffers = BufferGuard(model)
         self.scaler = accelerator.scaler
@@ -97,7 +98,7 @@ class Stepper:
         return torch.cat([losses, norm[None], flags])
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> SSD:
         """The model that is evaluated and saved: the average, or the model itself."""
         return self.model if self.average is None else self.average.model
 

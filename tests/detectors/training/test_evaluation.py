@@ -1,0 +1,163 @@
+"""COCO's figures equal pycocotools' and do not depend on how images are dealt out."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detectors.data import DetectionDataset, SyntheticScales, evaluation_transforms
+from detectors.training.cells import cells_of, evaluate_cells
+from detectors.training.evaluation import FIGURES, CocoResult, Detection, Interrupted, detect, evaluate
+
+
+def noisy_detections(dataset: DetectionDataset, seed: int = 0, spread: float = 6.0) -> list[Detection]:
+    """Ground truth moved about, some of it missing, some of another class, and some boxes of nothing."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for record in dataset.records:
+        for box, label in zip(record.boxes, record.labels):
+            if rng.random() < 0.15:
+                continue
+            x1, y1, x2, y2 = box + rng.normal(0, spread, 4)
+            number = int(label) if rng.random() < 0.85 else int(rng.integers(1, len(dataset.class_names) + 1))
+            category = dataset.category_ids[number - 1]
+            bbox = [x1, y1, max(x2 - x1, 1.0), max(y2 - y1, 1.0)]
+            score = round(rng.random(), 2)  # some scores are equal
+            found.append({"image_id": record.image_id, "category_id": category, "bbox": bbox, "score": score})
+    return found
+
+
+def oracle(dataset: DetectionDataset, detections: list[Detection]) -> list[float]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = dataset.coco_ground_truth()
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes([dict(detection) for detection in detections]), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats]
+
+
+def with_crowds(dataset: DetectionDataset) -> DetectionDataset:
+    for record in dataset.records[::3]:
+        record.crowd[:1] = True
+    return dataset
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_figures_equal_pycocotools(seed: int) -> None:
+    dataset = with_crowds(SyntheticScales(40, seed=seed))
+    detections = noisy_detections(dataset, seed)
+    report = CocoResult(dataset, detections).report()
+    assert [report[name] for name in FIGURES] == pytest.approx(oracle(dataset, detections), abs=1e-6)
+    assert 0 < report["AP"] < report["AP50"] < 1
+
+
+def test_figures_equal_pycocotools_on_real_annotations(shared: Path) -> None:
+    from detectors.data import load_dataset
+
+    dataset = load_dataset(shared / "data" / "coco_cc", "val")  # ids with gaps, crowds, images without boxes
+    detections = noisy_detections(dataset)
+    report = CocoResult(dataset, detections).report()
+    assert [report[name] for name in FIGURES] == pytest.approx(oracle(dataset, detections), abs=1e-6)
+
+
+def test_classes_follow_labels_whatever_the_order_of_ids() -> None:
+    dataset = SyntheticScales.easy(12)
+    perfect = noisy_detections(dataset, spread=0.0)
+    straight = CocoResult(dataset, perfect).report()["classes"]
+    turned = SyntheticScales.easy(12)
+    turned.category_ids.reverse()
+    swap = dict(zip(dataset.category_ids, turned.category_ids))
+    moved = [{**detection, "category_id": swap[detection["category_id"]]} for detection in perfect]
+    assert CocoResult(turned, moved).report()["classes"] == straight
+
+
+def test_no_detections_score_zero() -> None:
+    report = CocoResult(SyntheticScales.easy(3), []).report()
+    assert report["AP"] == report["AP50"] == report["AR100"] == 0
+
+
+def test_nothing_to_find_is_minus_one() -> None:
+    dataset = SyntheticScales.easy(3)
+    for record in dataset.records:
+        record.crowd[:] = True
+    assert CocoResult(dataset, noisy_detections(dataset)).report()["AP"] == -1
+
+
+class Oracle(nn.Module):
+    """Finds what it was told, image by image, in the order asked."""
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.targets = [dataset[i][1] for i in range(len(dataset))]
+        self.calls = 0
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        outputs = []
+        for _ in images:
+            target = self.targets[self.calls]
+            boxes = target["boxes"].as_subclass(Tensor)
+            outputs.append({"boxes": boxes, "labels": target["labels"], "scores": torch.ones(len(boxes))})
+            self.calls += 1
+        return outputs
+
+
+def test_perfect_detector_scores_one_and_keeps_its_mode() -> None:
+    dataset = SyntheticScales.easy(5, transforms=evaluation_transforms())
+    model = Oracle(dataset).train()
+    figures = evaluate(model, dataset, batch_size=2)
+    assert figures["AP"] == pytest.approx(1.0)
+    assert set(figures["classes"]) == set(dataset.class_names)
+    assert model.training
+
+
+def test_evaluation_can_be_called_off() -> None:
+    dataset = SyntheticScales.easy(3, transforms=evaluation_transforms())
+    with pytest.raises(Interrupted):
+        detect(Oracle(dataset), dataset, batch_size=1, interrupted=lambda: True)
+
+
+def test_cells_tell_scales_and_complexities_apart() -> None:
+    dataset = SyntheticScales(30, transforms=evaluation_transforms())
+    # All that is plain and at least 64 px is found, and nothing else.
+    found = [
+        detection
+        for detection in perfect_detections(dataset)
+        if detection["category_id"] <= 3 and detection["bbox"][2] * detection["bbox"][3] >= 64**2
+    ]
+    cells = {(cell.complexity, cell.scale): cell for cell in cells_of(found, dataset, edges=(8, 64, 256))}
+    assert cells["plain", (64, 256)].ap50 == pytest.approx(1.0)
+    assert cells["plain", (8, 64)].ap50 == 0
+    assert cells["composite", (64, 256)].ap50 == cells["textured", (64, 256)].ap50 == 0
+    assert sum(cell.objects for cell in cells.values()) == sum(
+        8 <= area**0.5 < 256 for record in dataset.records for area in record.areas
+    )
+
+
+def perfect_detections(dataset: DetectionDataset) -> list[Detection]:
+    return [
+        {
+            "image_id": record.image_id,
+            "category_id": dataset.category_ids[label - 1],
+            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+            "score": 0.9,
+        }
+        for record in dataset.records
+        for box, label in zip(record.boxes.tolist(), record.labels.tolist())
+    ]
+
+
+def test_cells_refuse_edges_that_do_not_increase() -> None:
+    dataset = SyntheticScales.easy(1, transforms=evaluation_transforms())
+    with pytest.raises(ValueError, match=r"increasing scales: got \(64, 8\)"):
+        evaluate_cells(Oracle(dataset), dataset, edges=(64, 8))
