@@ -23,11 +23,13 @@ def table_rows(recipe: Recipe) -> list[Row]:
     >>> [row.key for row in table_rows(RECIPES["cpu"])][:4]
     ['ssd', 'deconv', 's-tum', 'tum']
     """
+    # Without norms, as in their papers, FPN, PAFPN and SSD's layers would need a schedule of their own to learn at all.
+    norm = {"norm_layer": "batchnorm2d"}
     levels, scales, width = recipe.num_levels, recipe.num_scales, recipe.width
-    extras: dict[str, Any] = {"neck": "ssd_extras", "layout": "mlfpn", "extra_channels": [width] * (scales - 2)}
+    extras: dict[str, Any] = {"neck": "ssd_extras", "layout": "mlfpn", "extra_channels": [width] * (scales - 2), **norm}
     deconv = {"neck": "deconv", "num_scales": scales, "out_channels": width}
     # These take three maps of the backbone, the paper's two.
-    fpn = {"extra_levels": scales - 3, "out_channels": width}
+    fpn = {"extra_levels": scales - 3, "out_channels": width, **norm}
     steps: dict[str, tuple[str, dict[str, Any]]] = {
         "s-tum": (f"{levels} s-TUMs", {"smooth": False, "reuse_base": False, "sfam": False}),
         "tum": (f"{levels} TUMs", {"reuse_base": False, "sfam": False}),

@@ -73,7 +73,7 @@ class Recipe:
 
 RECIPES = {
     "smoke": Recipe(64, "resnet10t", "resnet14t", 2, 3, 16, 1, 4, 1, (8, 4), (8, 48)),
-    "cpu": Recipe(160, "tf_efficientnet_lite0", "tf_efficientnet_lite2", 8, 5, 64, 9, 16, 2, (224, 96), (12, 128)),
+    "cpu": Recipe(128, "tf_efficientnet_lite0", "tf_efficientnet_lite2", 8, 4, 64, 16, 16, 2, (256, 96), (16, 112)),
     "gpu": Recipe(320, "tf_efficientnet_lite0", "tf_efficientnet_lite2", 8, 6, 64, 24, 16, 3, (256, 256), (8, 256)),
 }
 
@@ -182,8 +182,10 @@ class Experiment(Command):
                 backbone=backbone,
                 backbone_weights=self.backbone_weights,
                 settings=[f"{name}={json.dumps(value)}" for name, value in row.settings.items()],
-                # On few epochs objects that shrink further are only lost.
+                lr=1e-3,
+                # Crops and shrunken objects pay on schedules longer than these.
                 zoom_out=False,
+                iou_crop=False,
                 seed=seed,
                 device=self.device,
                 eval_every=recipe.epochs,

@@ -193,7 +193,7 @@ def ablation(source: Source) -> list[str]:
         file,
         [rows[0]["title"] for rows in groups.values()],
         {"AP": [(statistics.mean(v), min(v), max(v)) for v in values]},
-        "AP; lines from the lowest to the highest seed",
+        "AP (lines: lowest to highest seed)",
     )
     return [*lines, line, ""]
 

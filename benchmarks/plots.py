@@ -36,7 +36,7 @@ def bars(
     *,
     log: bool = False,
 ) -> None:
-    """Groups of bars, one bar a series: (value, lower, upper), or None where there is none."""
+    """Groups of bars, or with `log` of points, one a series: (value, lower, upper), or None where there is none."""
     with figure(file, (max(6.0, 1.1 * len(groups) + 2), 3.6)) as drawn:
         axes = drawn.subplots()
         width = 0.8 / max(len(series), 1)
@@ -46,12 +46,16 @@ def bars(
             heights = [value[0] for _, value in present]
             errors = np.abs(np.array([[v[0] - v[1] for _, v in present], [v[2] - v[0] for _, v in present]]))
             color = COLORS[i % len(COLORS)]
-            axes.bar(places, heights, width, yerr=errors, capsize=2, color=color, label=name, error_kw={"lw": 0.8})
-        axes.set_xticks(range(len(groups)), groups, rotation=20, ha="right")
+            if log:  # where bars would have no foot to stand on
+                axes.errorbar(places, heights, errors, fmt="o", ms=4, capsize=2, color=color, label=name, lw=0.8)
+            else:
+                axes.bar(places, heights, width, yerr=errors, capsize=2, color=color, label=name, error_kw={"lw": 0.8})
+        turned = {"rotation": 20, "ha": "right"} if len(groups) > 1 else {}
+        axes.set_xticks(range(len(groups)), groups, **turned)
         axes.set(ylabel=label, **({"yscale": "log"} if log else {}))
         axes.grid(axis="y", alpha=0.3)
         if len(series) > 1:
-            axes.legend(fontsize=8, ncols=3)
+            drawn.legend(loc="outside upper center", fontsize=8, ncols=4)
 
 
 def scatter(file: Path, points: Mapping[str, Sequence[tuple[float, float]]], labels: tuple[str, str]) -> None:
@@ -89,7 +93,7 @@ def heat_maps(
             axes.imshow(values, vmin=low, vmax=high, cmap="viridis", aspect="auto")
             for (y, x), value in np.ndenumerate(values):
                 if np.isfinite(value):
-                    light = value < (low + high) / 2
+                    light = value <= (low + high) / 2
                     text = format.format(value)
                     axes.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if light else "black")
             axes.set_title(name, fontsize=8)

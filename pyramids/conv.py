@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d as TimmBatchNormAct2d
-from timm.layers import ConvNormAct
+from timm.layers import ConvNormAct, get_norm_layer
 from torch import Tensor, nn
 
 LayerType = Callable[..., nn.Module]
@@ -37,13 +37,26 @@ def _batch_norm_act(num_features: int, **kwargs: object) -> BatchNormAct2d:
     return BatchNormAct2d(num_features, **kwargs)  # a function, since timm maps classes by name
 
 
-def norm_act(norm_layer: LayerType, act_layer: LayerType | None) -> LayerType:
-    """`norm_layer` (or a partial of it) as timm's `ConvNormAct` takes it; `nn.BatchNorm2d` becomes ours."""
+def norm_act(norm_layer: LayerType | str, act_layer: LayerType | None) -> LayerType:
+    """`norm_layer`, a partial of it or timm's name for it, as `ConvNormAct` takes it; `nn.BatchNorm2d` becomes ours.
+
+    Names, such as "batchnorm2d", are what a detector's JSON config can hold.
+    """
+    if isinstance(norm_layer, str):
+        return norm_act(_named(norm_layer), act_layer)
     func = norm_layer.func if isinstance(norm_layer, functools.partial) else norm_layer
     keywords = norm_layer.keywords if isinstance(norm_layer, functools.partial) else {}
     if func in (nn.BatchNorm2d, TimmBatchNormAct2d, BatchNormAct2d):
         return functools.partial(_batch_norm_act, **{"act_layer": act_layer, **keywords})
     return norm_layer
+
+
+def _named(norm_layer: str) -> LayerType:
+    try:
+        found: LayerType = get_norm_layer(norm_layer)
+    except KeyError:
+        raise ValueError(f"timm has no norm_layer named {norm_layer!r}: batchnorm2d and groupnorm are two") from None
+    return found
 
 
 def _act_only(num_features: int, *, act_layer: LayerType | None, **kwargs: object) -> nn.Module:
@@ -59,7 +72,7 @@ def conv_norm_act(
     stride: int = 1,
     padding: int | str = "",
     groups: int = 1,
-    norm_layer: LayerType | None = nn.BatchNorm2d,
+    norm_layer: LayerType | str | None = nn.BatchNorm2d,
     act_layer: LayerType | None = nn.ReLU,
 ) -> nn.Module:
     """timm's `ConvNormAct`: a convolution without bias, a norm, an activation; without a norm, a biased convolution.

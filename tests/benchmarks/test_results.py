@@ -1,0 +1,90 @@
+"""Results files: whole, resumable, and refused where they do not fit."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.command import Cell, run_cells
+from benchmarks.results import SCHEMA, Results, read_results
+from benchmarks.timing import measure
+
+CPU = torch.device("cpu")
+
+
+def test_a_file_is_gone_on_with(tmp_path):
+    Results(tmp_path, "necks", CPU, {"a": (1, 2)}).add("x", value=1)
+    again = Results(tmp_path, "necks", CPU, {"a": [1, 2]})
+    again.add("y", value=2)
+    assert again.finished("x")
+    assert [row["key"] for row in read_results(tmp_path / "necks.json")["rows"]] == ["x", "y"]
+
+
+def test_a_file_says_where_it_comes_from(tmp_path):
+    Results(tmp_path, "necks", CPU, {}).add("x")
+    content = read_results(tmp_path / "necks.json")
+    assert content["command"].startswith("python -m benchmarks")
+    assert content["commit"]
+    assert {"device", "python", "torch", "torchvision", "timm"} <= set(content["environment"])
+
+
+def test_other_settings_are_refused_and_nothing_is_lost(tmp_path):
+    Results(tmp_path, "necks", CPU, {"repeats": 3}).add("x", value=1)
+    with pytest.raises(ValueError, match="other settings"):
+        Results(tmp_path, "necks", CPU, {"repeats": 4})
+    assert read_results(tmp_path / "necks.json")["rows"] == [{"key": "x", "value": 1}]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"rows": []}', "\x00\xff"])
+def test_what_is_no_results_file_is_refused(tmp_path, text):
+    (tmp_path / "necks.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match="no results file"):
+        Results(tmp_path, "necks", CPU, {})
+    assert (tmp_path / "necks.json").read_bytes() == text.encode("latin-1")
+
+
+def test_an_older_schema_is_refused(tmp_path):
+    Results(tmp_path, "necks", CPU, {}).add("x")
+    content = json.loads((tmp_path / "necks.json").read_text())
+    (tmp_path / "necks.json").write_text(json.dumps({**content, "schema": SCHEMA - 1}))
+    with pytest.raises(ValueError, match=f"schema {SCHEMA - 1}: this version reads {SCHEMA}"):
+        Results(tmp_path, "necks", CPU, {})
+
+
+def test_finished_cells_are_not_run_again_and_failed_ones_are(tmp_path, capsys):
+    runs = []
+
+    def cell(key, error=None):
+        def take():
+            runs.append(key)
+            if error is not None:
+                raise error
+            return {"value": key}
+
+        return Cell(key, {"name": key}, take)
+
+    results = Results(tmp_path, "x", CPU, {})
+    run_cells(results, [cell("good"), cell("bad", ValueError("too\nsmall")), cell("late")], "x")
+    assert results.rows[1] == {"key": "bad", "name": "bad", "error": "too small"}
+    assert "too small" in capsys.readouterr().err
+    run_cells(Results(tmp_path, "x", CPU, {}), [cell("good"), cell("bad"), cell("late")], "x")
+    assert runs == ["good", "bad", "late", "bad"]
+    assert not any("error" in row for row in read_results(tmp_path / "x.json")["rows"])
+
+
+def test_an_interrupted_run_keeps_what_is_finished(tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    cells = [Cell("first", {}, lambda: {"value": 1}), Cell("second", {}, interrupt)]
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(Results(tmp_path, "x", CPU, {}), cells, "x")
+    assert [row["key"] for row in read_results(tmp_path / "x.json")["rows"]] == ["first"]
+
+
+def test_timings_rotate_over_inputs():
+    seen = []
+    timing = measure(seen.append, [(0,), (1,), (2,)], device=CPU, repeats=5, warmup=2)
+    assert seen == [0, 1, 0, 1, 2, 0, 1]
+    assert timing.repeats == 5
+    assert 0 <= timing.lower_ms <= timing.median_ms <= timing.upper_ms

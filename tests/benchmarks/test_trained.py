@@ -1,0 +1,135 @@
+"""The benchmarks that train, on the smoke budget."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import experiment
+from benchmarks.ablation import PAPER_AP, table_rows
+from benchmarks.cli import main
+from benchmarks.experiment import RECIPES
+from benchmarks.results import read_results
+from benchmarks.variants import PAPER_MPARAMS, full_mparams
+from detectors import create_detector
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+@pytest.mark.parametrize("budget", RECIPES)
+def test_every_row_has_as_many_maps_and_all_but_some_have_equal_heads(budget):
+    recipe = RECIPES[budget]
+    widths = {}
+    for row in table_rows(recipe):
+        with torch.device("meta"):
+            model = create_detector("ssd", 4, backbone="resnet10t", image_size=recipe.image_size, **row.settings)
+        sizes = model.pyramid.output_sizes((recipe.image_size, recipe.image_size))
+        assert len(sizes) == recipe.num_scales
+        sides = [-(-recipe.image_size // (8 * 2**i)) for i in range(recipe.num_scales - 1)]
+        assert sizes[:-1] == [(side, side) for side in sides]
+        widths[row.key] = set(model.pyramid.out_channels)
+    # An s-TUM is not thinned by smoothing, and SSD hands on the backbone's maps as they are.
+    assert all(widths[key] == {recipe.width} for key in widths if key not in ("ssd", "s-tum"))
+
+
+def test_the_papers_steps():
+    rows = {row.key: row for row in table_rows(RECIPES["cpu"])}
+    assert {key: row.columns["paper_ap"] for key, row in rows.items() if row.columns} == PAPER_AP
+    assert [key for key, row in rows.items() if not row.columns] == ["fpn", "pafpn", "bifpn"]
+    assert rows["stronger"].backbone == RECIPES["cpu"].stronger
+
+
+@pytest.mark.parametrize("variant", PAPER_MPARAMS)
+def test_parameters_fit_table_3(variant):
+    assert full_mparams(*variant) == pytest.approx(PAPER_MPARAMS[variant], rel=0.045)
+
+
+def test_smoke_of_ablation_and_complexity(tmp_path, monkeypatch):
+    assert run("complexity", "--output", tmp_path) == 0  # trains first
+    rows = read_results(tmp_path / "ablation.json")["rows"]
+    assert [row["row"] for row in rows] == [row.key for row in table_rows(RECIPES["smoke"])]
+    assert all(0 <= row["AP50"] <= 1 and row["mparams"] > 0 for row in rows)
+    cells = read_results(tmp_path / "complexity.json")["rows"][0]["cells"]
+    assert {cell["complexity"] for cell in cells} == {"plain", "textured", "composite"}
+    assert {tuple(cell["scale"]) for cell in cells} == {(8, 16), (16, 32), (32, 48)}
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a finished cell is run again")
+
+    monkeypatch.setattr(experiment, "train", refuse)
+    assert run("ablation", "--output", tmp_path) == 0
+    assert read_results(tmp_path / "ablation.json")["rows"] == rows
+
+
+def test_a_cell_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
+    trained = []
+
+    def cut_off(config, **options):
+        trained.append(options["resume"])
+        finished = real(config, **options)
+        return finished and len(trained) > 1
+
+    real = experiment.train
+    monkeypatch.setattr(experiment, "train", cut_off)
+    words = ("ablation", "--output", tmp_path, "--rows", "fpn")
+    assert run(*words) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "ablation.json").exists()
+    assert run(*words) == 0
+    assert trained == [False, True]
+
+
+def test_more_seeds_join(tmp_path):
+    words = ("ablation", "--output", tmp_path, "--rows", "ssd")
+    assert run(*words) == 0
+    assert run(*words, "--seeds", 2) == 0
+    rows = read_results(tmp_path / "ablation.json")["rows"]
+    assert [row["key"] for row in rows] == ["ssd/seed0", "ssd/seed1"]
+
+
+def test_a_backbone_without_weights_is_not_compared_to_one_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "package_for", lambda name: "weights" if name == "resnet10t" else None)
+    assert run("ablation", "--output", tmp_path, "--rows", "stronger") == 0
+    (row,) = read_results(tmp_path / "ablation.json")["rows"]
+    assert "compares weights, not backbones" in row["error"]
+
+
+def test_a_data_folder_can_take_the_place_of_synthetic_data(tmp_path, capsys):
+    from detectors.data import SyntheticScales
+    from detectors.data.synthetic import export_coco
+
+    splits = {name: SyntheticScales.easy(4, seed=i) for i, name in enumerate(("train", "test"))}
+    export_coco(tmp_path / "data", splits)
+    words = ("--output", tmp_path / "out", "--rows", "fpn", "--data", tmp_path / "data")
+    assert run("ablation", *words) == 0
+    content = read_results(tmp_path / "out" / "ablation.json")
+    assert content["settings"]["data"] == "data"
+    assert set(content["rows"][0]["classes"]) == set(splits["train"].class_names)
+    assert run("complexity", "--output", tmp_path / "out") == 2
+    assert "only on SyntheticScales is complexity known" in capsys.readouterr().err
+    assert run("ablation", "--output", tmp_path / "out", "--rows", "fpn") == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--data", "no/such/folder"), "there is no data folder no/such/folder"),
+        (("--rows", "nothing"), "no row is named nothing; known: ssd, deconv"),
+        (("--seeds", "0"), "--seeds is at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, words, message):
+    assert run("ablation", "--output", tmp_path, *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_smoke_of_variants(tmp_path):
+    assert run("variants", "--output", tmp_path) == 0
+    rows = read_results(tmp_path / "variants.json")["rows"]
+    assert [(row["levels"], row["channels"]) for row in rows] == list(PAPER_MPARAMS)
+    assert not [row for row in rows if "error" in row]
+    shutil.rmtree(Path(tmp_path) / "runs")
