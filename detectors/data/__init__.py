@@ -1,5 +1,7 @@
 """Data sets with boxes: COCO, Pascal VOC and YOLO folders, a synthetic one, transforms and checks."""
 
+from detectors.data.anchors_suggestion import AnchorSuggestion, suggest_anchors
+from detectors.data.check import HealthReport, SplitHealth, check_dataset
 from detectors.data.dataset import DetectionDataset, ImageRecord, Problem, collate
 from detectors.data.loading import find_splits, load_dataset
 from detectors.data.mosaic import mosaic
@@ -7,15 +9,20 @@ from detectors.data.synthetic import SyntheticScales, export_coco
 from detectors.data.transforms import evaluation_transforms, training_transforms
 
 __all__ = [
+    "AnchorSuggestion",
     "DetectionDataset",
+    "HealthReport",
     "ImageRecord",
     "Problem",
+    "SplitHealth",
     "SyntheticScales",
+    "check_dataset",
     "collate",
     "evaluation_transforms",
     "export_coco",
     "find_splits",
     "load_dataset",
     "mosaic",
+    "suggest_anchors",
     "training_transforms",
 ]

@@ -46,7 +46,7 @@ def choose_crop(
         if len(fitting):
             chosen = int(fitting[0])
             left, top, right, bottom = (int(value) for value in crops[chosen])
-            return (left, top, right - left, bottom - top), inside[chosen]
+            return (left, top, right - left, bottom - top), np.asarray(inside)[chosen]
 
 
 def _draw_crops(height: int, width: int) -> NDArray[np.int64]:

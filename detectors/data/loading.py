@@ -54,10 +54,10 @@ def load_dataset(
     FileNotFoundError: there is no data folder no/such/folder
     """
     folder = Path(folder)
-    format = _find_format(folder, format)
+    format = find_format(folder, format)
     raw = read_raw(folder, split, format)
     if class_names is not None:
-        _relabel(raw, list(class_names), f"split '{split}' of {folder}")
+        relabel(raw, list(class_names), f"split '{split}' of {folder}")
     records, problems = check_records(raw.images)
     problems = raw.problems + problems
     if not records:
@@ -75,7 +75,7 @@ def find_splits(folder: Path | str, format: Format | None = None) -> list[str]:
         ValueError: the folder has several formats.
     """
     folder = Path(folder)
-    names = list(_READERS[_find_format(folder, format)].splits(folder))
+    names = list(_READERS[find_format(folder, format)].splits(folder))
     order = ["train", "val", "test"]
     return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
@@ -97,7 +97,13 @@ def read_raw(folder: Path, split: str, format: Format) -> RawSplit:
     return raw
 
 
-def _find_format(folder: Path, format: Format | None) -> Format:
+def find_format(folder: Path, format: Format | None) -> Format:
+    """The format of a data folder by its shape; `format`, if given, only has to be there.
+
+    Raises:
+        FileNotFoundError: no such folder, or no annotations in it.
+        ValueError: the folder has several formats.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no data folder {folder}")
     if format is not None and format not in _READERS:
@@ -117,8 +123,12 @@ def _find_format(folder: Path, format: Format | None) -> Format:
     return found[0]
 
 
-def _relabel(raw: RawSplit, class_names: list[str], what: str) -> None:
-    """Number the labels as `class_names` does."""
+def relabel(raw: RawSplit, class_names: list[str], what: str) -> None:
+    """Number the labels as `class_names` does.
+
+    Raises:
+        ValueError: the split has other names.
+    """
     if raw.class_names == class_names:
         return
     missing = sorted(set(class_names) - set(raw.class_names))
