@@ -31,7 +31,7 @@ def full_mparams(levels: int, channels: int) -> float:
     """Parameters in millions of our M2Det of the paper's size, with COCO's 81 classes.
 
     >>> round(full_mparams(2, 256))
-    40
+    42
     """
     from detectors import create_detector
 
