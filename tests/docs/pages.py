@@ -93,7 +93,7 @@ def parse_command(words: list[str]) -> None:
         run = get_args_parser().parse_args(words[1:])
         assert run.module
         parse_program(run.training_script, run.training_script_args)
-    elif program == "python" and words[1] == "-m":
+    elif program in ("python", "python3") and words[1] == "-m":
         if words[2] == "venv":
             return
         parse_program(words[2], words[3:])

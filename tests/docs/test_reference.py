@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import detectors
+import detectors.data
 import pyramids
 import pyramids.testing
 from pyramids import registry
@@ -51,6 +52,10 @@ def test_a_public_name_has_a_page_a_docstring_and_an_example(name: str, docstrin
     assert name in on_pages(), f"{name} is public, but no page of docs/reference has `::: {name}`"
     assert docstrings[name], f"{name} has no docstring"
     assert ">>> " in docstrings[name], f"the docstring of {name} has no example"
+
+
+def test_all_of_the_data_package_is_on_its_page() -> None:
+    assert {f"detectors.data.{name}" for name in detectors.data.__all__} <= on_pages()
 
 
 def test_what_the_reference_shows_beyond_is_documented_too(docstrings: dict[str, str]) -> None:
