@@ -47,11 +47,13 @@ def _contexts(module: nn.Module) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _statistics_off(module: nn.Module) -> Iterator[None]:
+    """Batch norms still use their batch's statistics, but the running ones stay."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, before):
+            norm.momentum, norm.num_batches_tracked = momentum, batches

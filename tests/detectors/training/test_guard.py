@@ -1,0 +1,146 @@
+"""A step that is not finite changes nothing and is told; many in a row end the run with a good checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_runs import tiny_config
+
+from detectors import create_detector
+from detectors.training import TrainConfig
+from detectors.training.distributed import mean_positives
+from detectors.training.ema import WeightAverage
+from detectors.training.failures import TrainingStopped
+from detectors.training.feeding import Batch
+from detectors.training.optimizer import GuardedOptimizer
+from detectors.training.reports import Means
+from detectors.training.session import make_accelerator, train
+from detectors.training.step import Stepper
+
+
+def make_stepper(optimizer: str, **changes: Any) -> Stepper:
+    torch.manual_seed(0)
+    model = create_detector(
+        "m2det", 3, backbone="test_resnet", image_size=64, num_levels=1, num_scales=3, channels=16
+    ).train()
+    config = TrainConfig(optimizer=optimizer, device="cpu", batch_size=2, **changes)  # type: ignore[arg-type]
+    return Stepper(model, config, make_accelerator(config), total=100)
+
+
+def make_batch(value: float | None = None) -> Batch:
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    if value is not None:
+        images[1, 0, 5, 5] = value
+    return Batch(images, torch.tensor([[4.0, 4, 40, 40], [20, 8, 60, 60]]), torch.tensor([1, 2]), [1, 1], [7, 8])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_bad_step_leaves_everything_untouched(optimizer: str, first: bool, bad: float) -> None:
+    stepper = make_stepper(optimizer)
+    if not first:
+        stepper(0, [make_batch()], stop=False)
+    before = {name: tensor.clone() for name, tensor in stepper.state().items()}
+    *_, skipped, stop = stepper(1, [make_batch(bad)], stop=False).tolist()
+    assert (skipped, stop) == (1, 0)
+    after = stepper.state()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    *_, skipped, stop = stepper(2, [make_batch()], stop=True).tolist()
+    assert (skipped, stop) == (0, 1)
+    now = stepper.state()
+    assert all(tensor.isfinite().all() for tensor in now.values())
+    moved = {name.split("/")[0] for name in before if not torch.equal(before[name], now[name])}
+    assert moved == {"model", "average", "optimizer"}
+
+
+def test_bad_gradient_alone_is_enough() -> None:
+    stepper = make_stepper("adamw")
+    parameter = next(iter(stepper.optimizer.parameters))
+    parameter.register_hook(lambda gradient: gradient * torch.nan)
+    before = {name: tensor.clone() for name, tensor in stepper.state().items()}
+    report = stepper(0, [make_batch()], stop=False)
+    assert report[:2].isfinite().all()
+    assert report[3] == 1
+    assert all(torch.equal(before[name], tensor) for name, tensor in stepper.state().items())
+
+
+def test_bad_part_spoils_the_whole_step() -> None:
+    stepper = make_stepper("sgd", accumulate=2)
+    before = {name: tensor.clone() for name, tensor in stepper.state().items()}
+    assert stepper(0, [make_batch(torch.nan), make_batch()], stop=False)[3] == 1
+    assert all(torch.equal(before[name], tensor) for name, tensor in stepper.state().items())
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    call = Stepper.__call__
+
+    def spoiled(self: Stepper, step: int, parts: list[Batch], stop: bool) -> torch.Tensor:
+        if step in steps:
+            parts[0].images[0, 0, 0, 0] = torch.nan
+        return call(self, step, parts, stop)
+
+    monkeypatch.setattr(Stepper, "__call__", spoiled)
+
+
+def test_bad_steps_are_counted_and_logged_with_images(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, {1, 4})
+    config = tiny_config(data, tmp_path / "run")
+    assert train(config)
+    lines = [json.loads(line) for line in (config.output / "metrics.jsonl").read_text().splitlines()]
+    skipped = [line for line in lines if "skipped" in line]
+    assert [(line["step"], line["skipped"]) for line in skipped] == [(2, 1), (5, 2)]
+    assert all(len(line["images"]) == 2 for line in skipped)
+    assert f"images {skipped[0]['images']}" in (config.output / "train.log").read_text()
+    assert all(line["classification"] == line["classification"] for line in lines if "classification" in line)
+
+
+def test_many_bad_steps_in_a_row_stop_with_a_good_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(data, tmp_path / "run", max_skipped=3)
+    with monkeypatch.context() as patch:
+        spoil(patch, set(range(2, 8)))
+        with pytest.raises(TrainingStopped, match=r"3 steps in a row.*See images \[.*try a lower --lr"):
+            train(config)
+    assert train(config, resume=True)
+    from safetensors.torch import load_file
+
+    assert all(tensor.isfinite().all() for tensor in load_file(config.output / "last/state.safetensors").values())
+
+
+def test_average_follows_and_forgets_its_start() -> None:
+    model = torch.nn.BatchNorm1d(1)
+    average = WeightAverage(model, decay=0.9)
+    for number in range(200):
+        model.weight.data.fill_(5.0)
+        model.num_batches_tracked += 1
+        average.update(model, number, torch.zeros(()))
+    assert average.model.weight.item() == pytest.approx(5.0, abs=1e-4)
+    assert average.model.num_batches_tracked == 200
+    assert not average.model.weight.requires_grad
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
+    optimizer = GuardedOptimizer(model, TrainConfig(optimizer="sgd"))
+    decays = {len(group["params"]): group["weight_decay"] for group in optimizer.inner.param_groups}
+    assert decays == {1: 5e-4, 3: 0.0}
+
+
+def test_means_start_over_when_taken() -> None:
+    means = Means()
+    means.add({"loss": 1.0})
+    means.add({"loss": 3.0})
+    assert means.take() == {"loss": 2.0}
+    assert means.take() == {}
+
+
+def test_divisor_of_several_processes_is_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.add_(9))
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    assert mean_positives(torch.tensor(1.0)) == 5
