@@ -103,6 +103,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
         "",
         f'`attach(name, "mlfpn")` builds and runs on {len(served)} of the {len(rows)} architectures of '
         f"timm {timm.__version__}: {sizes['320x512']} at 320x512, the others at the size given. "
+        "All run on the meta device, but the few that read values of their tensors, which run on the CPU. "
         "A tap is the stride of the backbone's map and its channels; where it is not 8 and 16, the map is resampled.",
         "",
         "| architecture | family | size | taps, or why not |",

@@ -55,10 +55,10 @@ def faster_rcnn() -> nn.Module:
 
 
 def ssd() -> nn.Module:
-    backbone = wide().as_torchvision(per_map=True)
-    generator = DefaultBoxGenerator([[2]] * 3)
+    backbone = unequal().as_torchvision(per_map=True)
+    generator = DefaultBoxGenerator([[2], [2, 3], [2, 3], [2, 3], [2], [2]])
     head = SSDHead(backbone.out_channels, generator.num_anchors_per_location(), 3)
-    return SSD(backbone, generator, (SIZE, SIZE), num_classes=3, head=head)
+    return SSD(backbone, generator, (300, 300), num_classes=3, head=head)
 
 
 @pytest.mark.parametrize("detector", [retinanet, fcos, faster_rcnn, ssd], ids=lambda f: f.__name__)

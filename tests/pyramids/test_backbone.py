@@ -1,0 +1,247 @@
+"""Backbones: the choice of maps, the resampling, the sizes, the errors, and one architecture of every timm family."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.models import FeatureInfo
+from torch import Tensor, nn
+
+from benchmarks.timm_sweep import run_somewhere
+from pyramids import attach
+from pyramids.backbone import choose_taps
+from pyramids.resample import Resample
+from pyramids.source import candidate_sizes, create_backbone
+from pyramids.weightless import run_without_data, weightless
+
+SMALL = {"num_levels": 1, "num_scales": 3, "channels": 16, "base_channels": (8, 8)}
+
+
+class Maps(nn.Module):
+    """A backbone of a user's own: maps of given strides and channels, optionally NHWC."""
+
+    def __init__(self, channels: list[int], strides: list[int], output_fmt: str = "NCHW") -> None:
+        super().__init__()
+        info = [{"num_chs": c, "reduction": s, "module": f"m{i}"} for i, (c, s) in enumerate(zip(channels, strides))]
+        self.feature_info = FeatureInfo(info, tuple(range(len(info))))
+        self.layers = nn.ModuleList(nn.Conv2d(3, c, 1, s) for c, s in zip(channels, strides))
+        self.output_fmt = output_fmt
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = [layer(x) for layer in self.layers]
+        return [m.permute(0, 2, 3, 1) for m in maps] if self.output_fmt == "NHWC" else maps
+
+
+class TestTaps:
+    def test_deepest_of_equal_reduction(self) -> None:
+        assert choose_taps([4, 8, 8, 16, 16, 16], [8, 16]) == [2, 5]
+
+    def test_nearest_where_a_stride_is_missing(self) -> None:
+        assert choose_taps([16, 32, 64], [8, 16]) == [0, 0]
+        assert choose_taps([4, 8, 16], [16, 32, 64]) == [2, 2, 2]
+        assert choose_taps([7, 14, 28], [8, 16]) == [0, 1]
+        assert choose_taps([8, 32], [16]) == [0]  # equally near: the finer
+
+    @given(st.integers(1, 60), st.integers(1, 6))
+    def test_single_stride_spreads_over_the_depth(self, depth: int, count: int) -> None:
+        taps = choose_taps([16] * depth, [2**i for i in range(count)])
+        assert len(taps) == count
+        assert taps == sorted(taps)
+        assert taps[0] >= 0
+        assert taps[-1] == depth - 1
+        steps = [b - a for a, b in zip([-1, *taps], taps)]
+        assert max(steps) - min(steps) <= 1
+
+    def test_output_stride_takes_the_deepest_map(self) -> None:
+        backbone = create_backbone("resnet18", (8, 16), output_stride=16)
+        assert backbone.feature_info.channels() == [128, 512]
+        backbone = create_backbone("resnet18", (8, 16, 32), output_stride=16)
+        assert backbone.output_sizes((96, 64)) == [(12, 8), (6, 4), (3, 2)]
+
+    def test_maps_of_transformers_come_from_the_depth(self) -> None:
+        backbone = create_backbone("vit_tiny_patch16_224", (8, 16, 32))
+        assert list(backbone.body.out_indices) == [3, 7, 11]
+        assert backbone.feature_info.channels() == [96, 192, 192]
+
+
+class TestResample:
+    @settings(deadline=None)
+    @given(
+        st.sampled_from([4, 7, 8, 12, 14, 16, 32]),
+        st.sampled_from([2, 4, 8, 16, 32, 64]),
+        st.integers(33, 200),
+        st.integers(33, 200),
+    )
+    def test_size_is_the_images_over_the_stride_rounded_up(self, have: int, want: int, h: int, w: int) -> None:
+        with torch.device("meta"):
+            x = torch.empty(1, 16, -(-h // have), -(-w // have))
+            layer = Resample(16, have, want)
+            y = layer(x, (h, w))
+        assert y.shape == (1, layer.out_channels, -(-h // want), -(-w // want))
+
+    def test_equal_strides_pass_unchanged(self) -> None:
+        x = torch.rand(1, 8, 5, 6)
+        assert Resample(8, 16, 16)(x, (80, 96)) is x
+
+    def test_down_is_max_pooling_and_up_is_learned(self) -> None:
+        x = torch.rand(1, 8, 5, 6)
+        down, up = Resample(8, 16, 32), Resample(8, 16, 4)
+        torch.testing.assert_close(down(x, (80, 96)), nn.functional.max_pool2d(x, 2, ceil_mode=True))
+        assert [type(m).__name__ for m in up.layers] == ["ConvTranspose2d", "LayerNorm2d", "GELU", "ConvTranspose2d"]
+        assert not list(down.parameters())
+
+
+class TestModules:
+    @pytest.mark.parametrize("output_fmt", ["NCHW", "NHWC"])
+    def test_own_backbone(self, output_fmt: str) -> None:
+        torch.manual_seed(0)
+        body = Maps([4, 6, 8], [4, 8, 16], output_fmt)
+        pyramid = attach(body, "mlfpn", **SMALL)
+        images = torch.rand(1, 3, 96, 80)
+        maps = pyramid.backbone(images)
+        torch.testing.assert_close(maps[0], body.layers[1](images))
+        torch.testing.assert_close(maps[1], body.layers[2](images))
+        assert [tuple(x.shape[-2:]) for x in pyramid(images)] == pyramid.output_sizes((96, 80))
+
+    def test_timm_models_that_are_built_already(self) -> None:
+        for features_only in (True, False):
+            body = timm.create_model("resnet18", features_only=features_only)
+            assert create_backbone(body, (8, 16, 32)).feature_info.channels() == [128, 256, 512]
+        body = timm.create_model("swin_tiny_patch4_window7_224", features_only=True, strict_img_size=False)
+        assert create_backbone(body, (8, 16))(torch.rand(1, 3, 64, 96))[0].shape == (1, 192, 8, 12)
+
+    def test_sizes_leave_the_model_as_it_is(self) -> None:
+        backbone = create_backbone("resnet18", (8, 16)).train()
+        backbone.resample.eval()
+        before = {key: value.clone() for key, value in backbone.state_dict().items()}
+        assert backbone.output_sizes((33, 65)) == [(5, 9), (3, 5)]
+        assert backbone.training
+        assert backbone.body.training
+        assert not backbone.resample.training
+        assert all(
+            not value.is_meta and torch.equal(value, before[key]) for key, value in backbone.state_dict().items()
+        )
+
+    @settings(deadline=None, max_examples=10)
+    @given(st.integers(33, 130), st.integers(33, 130))
+    def test_sizes_are_exact_for_odd_images(self, h: int, w: int) -> None:
+        backbone = ODD[0]
+        assert run_without_data(backbone, (h, w)) == [tuple(x.shape[-2:]) for x in backbone(torch.rand(1, 3, h, w))]
+        assert backbone.output_sizes((h, w)) == [(-(-h // s), -(-w // s)) for s in (8, 16, 32)]
+
+    def test_any_size_where_the_family_can(self) -> None:
+        for name in ("vit_tiny_patch16_224", "test_vit", "test_vit4"):
+            backbone = create_backbone(name, (8, 16)).eval()
+            with torch.no_grad():
+                maps = backbone(torch.rand(1, 3, 65, 127))
+            assert [tuple(x.shape[-2:]) for x in maps] == backbone.output_sizes((65, 127)) == [(9, 16), (5, 8)]
+
+    def test_models_that_read_values_say_their_sizes_too(self) -> None:
+        class Reads(Maps):
+            def forward(self, x: Tensor) -> list[Tensor]:
+                return [m * x.amax().add(1).item() for m in super().forward(x)]
+
+        assert create_backbone(Reads([4, 8], [8, 16]), (8, 16)).output_sizes((64, 96)) == [(8, 12), (4, 6)]
+
+
+ODD = [create_backbone("resnet10t", (8, 16, 32)).eval()]
+
+
+class TestErrors:
+    def test_unknown_name_suggests(self) -> None:
+        with pytest.raises(ValueError, match=r"no model named 'resnt50'; did you mean .*'resnet50'"):
+            attach("resnt50", "mlfpn")
+
+    def test_unknown_neck_suggests(self) -> None:
+        with pytest.raises(ValueError, match="mlfpn"):
+            attach("resnet18", "mlfp")
+
+    def test_neither_name_nor_module(self) -> None:
+        with pytest.raises(TypeError, match="name of a timm model or a module: got 3"):
+            attach(3, "mlfpn")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="got 3"):
+            attach("resnet18", 3)  # type: ignore[arg-type]
+
+    def test_no_spatial_maps(self) -> None:
+        with pytest.raises(ValueError, match=r"Linear has no feature_info .* pass the name of a timm model"):
+            attach(nn.Linear(3, 3), "mlfpn")
+
+    def test_size_that_the_model_does_not_take(self) -> None:
+        with pytest.raises(ValueError, match=r"nest_tiny.* 320x512 .*nearest size found that it takes is 448x448"):
+            attach("nest_tiny", "mlfpn", image_size=(320, 512))
+
+    def test_output_stride_that_the_model_lacks(self) -> None:
+        with pytest.raises(ValueError, match=r"timm does not build 'vgg11' with .*output_stride"):
+            attach("vgg11", "mlfpn", output_stride=16)
+        with pytest.raises(ValueError, match="output_stride"):
+            attach("pvt_v2_b0", "mlfpn", output_stride=16)
+
+    def test_arguments_of_names_for_a_module(self) -> None:
+        with pytest.raises(ValueError, match="built already"):
+            attach(Maps([4, 8], [8, 16]), "mlfpn", pretrained=True)
+
+    def test_img_size_has_one_place(self) -> None:
+        with pytest.raises(ValueError, match="image_size"):
+            attach("resnet18", "mlfpn", backbone_kwargs={"img_size": 224})
+
+    @pytest.mark.parametrize("strides", [(), (16, 8), (8, 8), (0, 8), (8.0, 16)])
+    def test_strides(self, strides: Any) -> None:
+        with pytest.raises(ValueError, match="strides"):
+            attach("resnet18", "mlfpn", strides=strides)
+
+    @pytest.mark.parametrize("size", [320, (320,), (0, 320), (320.0, 320)])
+    def test_image_size(self, size: Any) -> None:
+        with pytest.raises((TypeError, ValueError), match="image_size"):
+            attach("resnet18", "mlfpn", image_size=size)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_recurrent_layers_keep_their_shapes_without_weights(bidirectional: bool) -> None:
+    layer = nn.LSTM(6, 5, num_layers=2, batch_first=True, bidirectional=bidirectional)
+    x = torch.rand(2, 7, 6)
+    expected = layer(x)
+    with weightless():
+        got = nn.LSTM(6, 5, num_layers=2, batch_first=True, bidirectional=bidirectional)(torch.rand(2, 7, 6))
+    assert got[0].is_meta
+    assert [y.shape for y in (got[0], *got[1])] == [y.shape for y in (expected[0], *expected[1])]
+
+
+def test_candidate_sizes_are_near_and_plenty() -> None:
+    sizes = candidate_sizes((320, 512), 32, (240, 240))
+    assert sizes[0] == (320, 512)
+    assert (360, 480) in sizes
+    assert (384, 384) in sizes
+    assert (240, 240) in sizes
+
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "timm.json"
+
+
+def smallest_of_each_family() -> list[dict[str, Any]]:
+    """One row a family from the sweep's table: the architecture with the fewest parameters."""
+    rows = json.loads(RESULTS.read_text())["rows"]
+    best: dict[str, dict[str, Any]] = {}
+    for row in (row for row in rows if "size" in row):
+        known = best.get(row["family"])
+        if known is None or row["parameters"] < known["parameters"]:
+            best[row["family"]] = row
+    return [row for row in best.values() if timm.is_model(row["name"])]
+
+
+@pytest.mark.parametrize("row", smallest_of_each_family(), ids=lambda row: f"{row['family']}-{row['name']}")
+def test_every_family(row: dict[str, Any]) -> None:
+    pyramid = run_somewhere(row["name"], tuple(row["size"]))  # compares its maps with what is declared
+    assert [[tap.stride, tap.channels] for tap in pyramid.backbone.taps] == row["taps"]
+    assert pyramid.backbone.feature_info.reduction() == [8, 16]
+
+
+def test_the_sweep_serves_enough() -> None:
+    rows = json.loads(RESULTS.read_text())["rows"]
+    assert len(rows) == 1371
+    assert sum("size" in row for row in rows) >= 1340
+    assert all(row.get("reason") or "size" in row for row in rows)
