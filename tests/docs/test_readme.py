@@ -1,5 +1,6 @@
 """What the README says is true: its code runs, its commands parse, its links lead somewhere."""
 
+import json
 import re
 from pathlib import Path
 
@@ -38,3 +39,13 @@ def test_versions_in_the_comparison_are_those_installed() -> None:
     rows = dict(re.findall(r"^\| (this library|timm|torchvision) \| ([\w.]+)", README.read_text(), re.MULTILINE))
     assert rows["this library"] == pyramids.__version__
     assert set(rows) == {"this library", "timm", "torchvision"}
+
+
+def test_the_figure_of_timm_architectures_is_that_of_the_sweep() -> None:
+    results = json.loads((ROOT / "docs" / "results" / "timm.json").read_text(encoding="utf-8"))
+    sizes = [row["size"] for row in results["rows"] if "size" in row]
+    pattern = r"on ([\d,]+) of the ([\d,]+) architectures of timm ([\d.]+\d): ([\d,]+) at 320x512"
+    said = re.search(pattern, README.read_text(encoding="utf-8"))
+    assert said is not None
+    expected = [str(len(sizes)), str(len(results["rows"])), results["timm"], str(sizes.count([320, 512]))]
+    assert [number.replace(",", "") for number in said.groups()] == expected
