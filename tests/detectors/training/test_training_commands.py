@@ -1,0 +1,96 @@
+"""The commands that read and train on data: exit codes, files and one-line errors."""
+
+import json
+from pathlib import Path
+
+import pytest
+from training_runs import TINY, tiny_config, write_data
+
+from detectors.cli import main
+from detectors.commands.train import Train
+from detectors.training.session import train
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny_config(data, tmp_path_factory.mktemp("commands") / "run", epochs=1)
+    assert train(config)
+    assert config.output is not None
+    return config.output
+
+
+def test_check_of_good_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / "report.json", tmp_path / "samples.png"]
+    options = ["--json", str(files[0]), "--samples", str(files[1]), "--suggest-anchors", "--num-maps", "4"]
+    assert main(["check", "--data", str(data), *options]) == 0
+    report = json.loads(files[0].read_text())
+    assert report["train"]["usable_images"] == 8
+    assert report["train"]["problems"] == report["val"]["problems"] == []
+    assert files[1].exists()
+    assert "--settings anchor_sizes=[" in capsys.readouterr().out
+
+
+def test_check_of_bad_data_and_training_agree(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    content = json.loads((data / "train.json").read_text())
+    content["annotations"][0]["bbox"] = [5, 5, -3, 4]
+    content["images"][7]["file_name"] = "gone.png"
+    (data / "train.json").write_text(json.dumps(content))
+    assert main(["check", "--data", str(data), "--json", str(tmp_path / "report.json")]) == 1
+    report = json.loads((tmp_path / "report.json").read_text())["train"]
+    assert report["usable_images"] == 7
+    assert any("no area" in problem["reason"] for problem in report["problems"])
+    assert all(set(problem) == {"where", "reason"} for problem in report["problems"])
+    assert train(tiny_config(data, tmp_path / "run", epochs=1))
+    written = json.loads((tmp_path / "run/config.json").read_text())["data"]["train"]
+    assert (written["images"], written["boxes"]) == (report["usable_images"], report["usable_boxes"])
+
+
+def test_eval_writes_figures_and_pictures(data: Path, run: Path, tmp_path: Path) -> None:
+    options = ["--data", str(data), "--checkpoint", str(run), "--device", "cpu"]
+    assert main(["eval", *options, "--json", str(tmp_path / "f.json"), "--pictures", str(tmp_path / "pictures")]) == 0
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert (figures["split"], figures["images"]) == ("val", 5)  # there is no test split
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"pr.png", "detections.png"}
+    file = run / "best" / "model.safetensors"
+    assert main(["eval", "--data", str(data), "--checkpoint", str(file), "--json", str(tmp_path / "g.json")]) == 0
+    assert json.loads((tmp_path / "g.json").read_text()) == figures
+
+
+def test_eval_refuses_data_of_other_classes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data(tmp_path / "data", train=1, val=1)
+    content = json.loads((data / "val.json").read_text())
+    content["categories"][0]["name"] = "disk"
+    (data / "val.json").write_text(json.dumps(content))
+    assert main(["eval", "--data", str(data), "--checkpoint", str(run), "--split", "val"]) == 2
+    assert "differ from those given" in capsys.readouterr().err
+
+
+def test_train_from_the_config_of_a_run_ends_the_same(run: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(run / "config.json"), "--output", str(again)]) == 0
+    assert (again / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    assert (again / "best/model.safetensors").read_bytes() == (run / "best/model.safetensors").read_bytes()
+
+
+def test_options_beside_a_config_count_more(run: Path) -> None:
+    options = Train(config=run / "config.json", epochs=7).options()
+    assert (options.epochs, options.settings, options.lr) == (7, TINY, 1e-3)
+
+
+def test_train_tells_errors_in_a_line(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--data", str(data), "--model", "m2det", "--output", str(run)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert main(["train", "--resume", "--output", str(run), "--epochs", "9"]) == 2
+    assert "epochs was 1 and is now 9" in capsys.readouterr().err
+
+
+def test_demo_in_the_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--output", str(tmp_path / "demo"), "--images", "8", "--held-out", "3"]) == 0
+    assert "textured" in capsys.readouterr().out
+    written = json.loads((tmp_path / "demo/demo.json").read_text())
+    assert {cell["complexity"] for cell in written["cells"]} == {"plain", "textured"}
+    assert main(["demo", "--output", str(tmp_path / "demo")]) == 2
+    assert main(["demo", "--output", str(tmp_path / "other"), "--images", "0"]) == 2
