@@ -58,7 +58,9 @@ def test_subsampling_of_vgg16() -> None:
     fc6, fc7 = source["pre_logits.fc1.weight"], source["pre_logits.fc2.weight"]
     assert reduced["features.31.weight"].shape == (1024, 512, 3, 3)
     for out, row, column in ((0, 0, 0), (5, 1, 2), (1023, 2, 1)):
-        torch.testing.assert_close(reduced["features.31.weight"][out, :, row, column], fc6[4 * out, :, 3 * row, 3 * column])
+        torch.testing.assert_close(
+            reduced["features.31.weight"][out, :, row, column], fc6[4 * out, :, 3 * row, 3 * column]
+        )
         torch.testing.assert_close(reduced["features.33.weight"][out, :, 0, 0], fc7[4 * out, ::4, 0, 0])
     torch.testing.assert_close(reduced["features.31.bias"], source["pre_logits.fc1.bias"][::4])
     torch.testing.assert_close(reduced["features.33.bias"], source["pre_logits.fc2.bias"][::4])
