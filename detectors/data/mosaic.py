@@ -10,7 +10,7 @@ from torchvision.utils import draw_bounding_boxes, make_grid
 
 from detectors.data.dataset import DetectionDataset, Sample
 
-_COLORS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#46f0f0", "#f032e6", "#d2f53c", "#fabebe", "#008080")
+COLORS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#46f0f0", "#f032e6", "#d2f53c", "#fabebe", "#008080")
 
 
 def mosaic(dataset: DetectionDataset, path: Path | str, n: int = 16, *, tile: int = 320) -> None:
@@ -48,7 +48,7 @@ def _draw_tile(sample: Sample, class_names: list[str], tile: int) -> Tensor:
             picture,
             boxes,
             labels=[class_names[label - 1] for label in labels],
-            colors=["white" if flag else _COLORS[(label - 1) % len(_COLORS)] for label, flag in zip(labels, crowd)],
+            colors=["white" if flag else COLORS[(label - 1) % len(COLORS)] for label, flag in zip(labels, crowd)],
             width=2,
         )
     return F.pad(picture, [0, 0, tile - size[1], tile - size[0]], fill=0)

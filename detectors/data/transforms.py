@@ -91,7 +91,7 @@ class SSDAugmentation:
         x1, x2, left_out, right_out = _visible(left, width, full_width, out_width)
         y1, y2, top_out, bottom_out = _visible(top, height, full_height, out_height)
         shown = (bottom_out - top_out, right_out - left_out)
-        part = F.resize(image[..., y1:y2, x1:x2], list(shown), antialias=True)
+        part = _stretch(image[..., y1:y2, x1:x2], shown)
         if self.photometric is not None:
             part = _distort(part, self.photometric.make_params([part]))
         if shown != (out_height, out_width):
@@ -165,6 +165,13 @@ def _visible(start: int, length: int, full: int, out: int) -> tuple[int, int, in
     if out_last > out:
         out_first, out_last = out - 1, out
     return first, last, out_first, out_last
+
+
+def _stretch(image: Tensor, size: tuple[int, int]) -> Tensor:
+    if size[1] == 1:
+        # PyTorch's uint8 kernel mistakes the layout of a single column: wrong pixels, or an internal error.
+        return F.resize(image.float(), list(size), antialias=True).round().to(torch.uint8)
+    return F.resize(image, list(size), antialias=True)
 
 
 def _distort(image: Tensor, params: dict[str, Tensor | float | bool | None]) -> Tensor:
