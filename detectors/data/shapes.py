@@ -42,7 +42,7 @@ def draw_object(
         outline, colored = _outline(_pick(rng, 3), grid_x, grid_y), _texture(kind, grid_x, grid_y, width / height, rng)
     else:
         outline, colored = _outline(1, grid_x, grid_y), _composite(kind, grid_x, grid_y, rng)
-    pixels = np.where(colored[..., None], figure, ground).astype(np.uint8)
+    pixels = np.stack([ground, figure]).astype(np.uint8)[colored.astype(np.uint8)]
     picture = Image.fromarray(pixels).reduce(factor)
     coverage = Image.fromarray(outline.astype(np.uint8) * 255).reduce(factor)
     canvas.paste(picture, (x1, y1), coverage)
@@ -60,7 +60,8 @@ def draw_background(side: int, rng: np.random.Generator) -> Image.Image:
         _draw_stroke(draw, side, rng)
     strength = 4 + 16 * rng.random()
     noise = (rng.random((side, side, 1), dtype=np.float32) - 0.5) * strength
-    return Image.fromarray((np.asarray(canvas) + noise).clip(0, 255).astype(np.uint8))
+    pixels = np.asarray(canvas) + noise
+    return Image.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
 
 
 def _draw_stroke(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator) -> None:
