@@ -28,6 +28,10 @@ class Checkpoints:
         self.last = folder / "last"
         self.previous = folder / "previous"
 
+    def exist(self) -> bool:
+        """Whether there is any, whole or not."""
+        return self.last.exists() or self.previous.exists()
+
     def save(self, write_model: Callable[[Path], None], state: Mapping[str, Tensor], position: dict[str, Any]) -> None:
         """Write a new `last`; the old one becomes `previous`. A kill at any moment leaves at least one whole.
 

@@ -98,8 +98,11 @@ class Loop:
         """Go back to the last checkpoint, or the one before.
 
         Raises:
-            FileNotFoundError, ValueError: there is none, it is damaged, or it is of another model.
+            FileNotFoundError, ValueError: there is none before the last, it is damaged, or it is of another model.
         """
+        if not previous and not self.checkpoints.exist():
+            LOGGER.info("the run was cut off before its first checkpoint: starting at step 0 of %d", self.total)
+            return
         folder, state, position = self.checkpoints.load(previous=previous)
         self.stepper.load(state)
         self.position = Position(**position)

@@ -10,8 +10,8 @@ from detectors.training.checkpoint import Checkpoints, DamagedCheckpoint
 from detectors.training.session import train
 
 NEVER = ("never", 0)
-# Some steps in, in the third checkpoint's writing, between two renames, inside an evaluation, and late in the run.
-KILLS = [("step", 3), ("sync", 9), ("rename", 3), ("image", 3), ("step", 4)]
+# Before the first checkpoint, some steps in, in the third checkpoint's writing, between two renames, inside an evaluation, and late in the run.
+KILLS = [("step", 1), ("step", 3), ("sync", 9), ("rename", 3), ("image", 3), ("step", 4)]
 COMPARED = ("last/state.safetensors", "last/model.safetensors", "best/model.safetensors", "metrics.jsonl")
 
 
@@ -47,7 +47,7 @@ def test_terminated_run_saves_and_ends_the_same(data: Path, whole: Path, tmp_pat
 def test_killed_run_ends_the_same_with_workers(data: Path, whole: Path, tmp_path: Path) -> None:
     config = tiny_config(data, tmp_path / "run", checkpoint_minutes=0, workers=2)
     kills = [(place, count) for place in ("step", "sync", "rename", "image") for count in (1, 2, 5)]
-    codes = [in_process(train_until, config, (tmp_path / "run/last").exists(), *kill) for kill in kills]
+    codes = [in_process(train_until, config, (tmp_path / "run/config.json").exists(), *kill) for kill in kills]
     assert codes.count(-9) >= 5
     assert in_process(train_until, config, True, *NEVER) == 0
     assert contents(config.output) == contents(whole)
