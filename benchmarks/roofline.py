@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from benchmarks.timing import measure
 from detectors.deploy import DeployedDetector
@@ -61,6 +61,14 @@ def detector_parts(
     ]
 
 
+def _packed_conv_flops(x: Any, weight: Any, *args: Any, out_shape: Any, **kwargs: Any) -> int:
+    return conv_flop_count(x, weight, out_shape)
+
+
+# torch counts its own convolutions, but not those of `detectors.packing`.
+_FLOPS = {torch.ops.mkldnn._convolution_pointwise: _packed_conv_flops}
+
+
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
@@ -86,9 +94,9 @@ def roofline(
     rows: list[Mapping[str, Any]] = []
     for name, part, inputs in detector_parts(model, batch, sizes):
         progress(name)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_FLOPS) as counter:
             outputs = part(*inputs)
-        moved = _bytes([*_tensors(inputs), *_tensors(outputs), *part.parameters()])
+        moved = _bytes([*_tensors(inputs), *_tensors(outputs), *part.parameters(), *part.buffers()])
         timing = measure(part, [inputs], device=batch.device, repeats=repeats)
         gflop, gbyte = counter.get_total_flops() / 1e9, moved / 1e9
         floor = max(gflop / peaks["gflops"], gbyte / peaks["gbytes"]) * 1e3

@@ -2,11 +2,12 @@
 
 What changes: batch norms go into the convolutions before them; the box and class predictors of a map, which read the
 same input, become one convolution padded to a width that matrix units like; the reductions of MLFPN's base feature
-become one; weights and activations are channels-last and of the wanted precision; default boxes are computed once.
+become one; weights and activations are channels-last and of the wanted precision; default boxes are computed once. On
+the CPU weights are packed once too (`detectors.packing`), or by the compiler.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,6 +20,7 @@ from pyramids import MLFPN
 
 from .head import SSDHead
 from .inputs import batch_images, check_images, image_sizes
+from .packing import can_pack, pack_convolutions
 from .postprocess import as_detections
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class DeployedDetector(nn.Module):
     """What `SSD.deploy` returns: a detector for inference only, with the detector's own contract.
 
     `model(images)` gives a list of `{boxes, labels, scores}`, `model.forward_fixed(batch, sizes)` the fixed-size form.
+    It stays on the device that the detector is on.
 
     Args:
         detector: the detector, which stays as it is.
@@ -77,16 +80,27 @@ class DeployedDetector(nn.Module):
         self.register_buffer("priors", priors, persistent=False)
         self._compile = compile
         self._run: Any = self._eager
-        if compile:
-            cuda = model.image_mean.is_cuda
-            how: dict[str, Any] = {"mode": "reduce-overhead"} if cuda else {"options": {"freezing": True}}
-            self._run = torch.compile(self._eager, fullgraph=True, dynamic=False, **how)
+        if not compile and can_pack(model.image_mean.device, dtype):
+            pack_convolutions(self, [torch.rand(3, *size)])
+        elif compile:
+            mode = "reduce-overhead" if model.image_mean.is_cuda else None
+            self._run = torch.compile(self._eager, fullgraph=True, dynamic=False, mode=mode)
+        self.eval()
 
     def train(self, mode: bool = True) -> "DeployedDetector":
         """Raises `ValueError` for `True`: a deployed detector has no batch norms left to train."""
         if mode:
             raise ValueError("a deployed detector cannot be trained: train the detector it was made from")
         return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DeployedDetector":
+        moved = fn(self.image_mean)
+        if moved.device != self.image_mean.device or moved.dtype != self.image_mean.dtype:
+            raise ValueError(
+                "a deployed detector keeps its device and precision: move the detector, then call its "
+                "deploy(dtype=...) there"
+            )
+        return super()._apply(fn, recurse)
 
     def _eager(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = ((batch - self.image_mean) / self.image_std).to(self.dtype, memory_format=torch.channels_last)
@@ -104,10 +118,18 @@ class DeployedDetector(nn.Module):
     @torch.no_grad()
     def forward_fixed(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As `SSD.forward_fixed`: images `(N, 3, H, W)` in 0..1 and sizes `(N, 2)` to boxes, scores, labels, valid."""
-        boxes, scores, labels, valid = self._run(batch, sizes)
-        if self._compile and batch.is_cuda:  # a CUDA graph writes its next outputs where these are
+        if not self._compile:
+            return self._eager(batch, sizes)
+        if batch.is_cuda:
+            boxes, scores, labels, valid = self._run(batch, sizes)
+            # A CUDA graph writes its next outputs where these are.
             return boxes.clone(), scores.clone(), labels.clone(), valid.clone()
-        return boxes, scores, labels, valid
+        from torch._inductor import config
+
+        # An option of torch.compile reaches the compiler alone; the tracer too must know that weights are constants.
+        with config.patch(freezing=True):
+            found: tuple[Tensor, Tensor, Tensor, Tensor] = self._run(batch, sizes)
+        return found
 
     @torch.no_grad()
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:

@@ -6,6 +6,7 @@ from torch import nn
 
 from detectors import create_detector
 from detectors.deploy import fold_batch_norms, merge_convs
+from detectors.packing import PackedConv2d, can_pack
 
 MIXES = [
     ("resnet18", "mlfpn", {"num_levels": 3, "channels": 32}),
@@ -81,12 +82,37 @@ def test_another_size_than_built_for_takes_default_boxes_of_its_own():
 
 
 @pytest.mark.slow
-def test_compiled_numbers_are_the_originals():
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+def test_compiled_numbers_are_the_originals(dtype, tolerance):
+    from torch._dynamo.utils import counters
+
     model = lively("resnet18", "mlfpn", num_levels=2, channels=32)
     batch, sizes = torch.rand(1, 3, 320, 320), torch.tensor([[320, 320]])
-    _, scores, _, _ = model.deploy(compile=True).forward_fixed(batch, sizes)
+    counters.clear()
+    _, scores, _, _ = model.deploy(dtype=dtype, compile=True).forward_fixed(batch, sizes)
     _, reference, _, _ = model.forward_fixed(batch, sizes)
-    torch.testing.assert_close(scores, reference, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(scores, reference, rtol=1e-3, atol=tolerance)
+    if can_pack(batch.device, dtype):  # weights are constants to the compiler, else it could not lay them out anew
+        assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0
+
+
+def test_on_the_cpu_weights_are_packed_but_for_the_compiler():
+    model = lively("resnet18", "mlfpn", num_levels=2, channels=32)
+    plain = [type(m) for m in model.deploy(compile=True).modules()]
+    packed = [type(m) for m in model.deploy().modules()]
+    assert PackedConv2d not in plain
+    if can_pack(torch.device("cpu"), torch.float32):
+        assert nn.Conv2d not in packed
+        assert packed.count(PackedConv2d) == plain.count(nn.Conv2d)
+
+
+def test_it_stays_where_and_as_it_was_made():
+    deployed = lively("resnet18", "fpn", out_channels=32).deploy()
+    assert not any(m.training for m in deployed.modules())
+    assert deployed.to("cpu") is deployed
+    for elsewhere in ("meta", torch.bfloat16):
+        with pytest.raises(ValueError, match="keeps its device and precision"):
+            deployed.to(elsewhere)
 
 
 def test_a_norm_is_folded_only_where_it_alone_reads_its_convolution():
