@@ -4,6 +4,8 @@ Paper: `M2Det: A Single-Shot Object Detector based on Multi-Level Feature Pyrami
 https://arxiv.org/abs/1811.04533
 """
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,6 +27,9 @@ class FFMv1(nn.Module):
         norm_layer: timm-style normalization layer.
         act_layer: timm-style activation layer.
 
+    Raises:
+        ValueError: for a number that is not positive, or maps that do not fit.
+
     >>> import torch
     >>> from pyramids import FFMv1
     >>> FFMv1(512, 1024)(torch.rand(1, 512, 40, 40), torch.rand(1, 1024, 20, 20)).shape
@@ -42,12 +47,17 @@ class FFMv1(nn.Module):
         act_layer: LayerType = nn.ReLU,
     ) -> None:
         super().__init__()
+        widths = (shallow_channels, deep_channels, shallow_out, deep_out)
+        if min(widths) < 1:
+            raise ValueError(f"FFMv1 needs positive channels: got {widths}")
+        self.in_channels = (shallow_channels, deep_channels)
         self.shallow = conv_norm_act(shallow_channels, shallow_out, 3, norm_layer=norm_layer, act_layer=act_layer)
         self.deep = conv_norm_act(deep_channels, deep_out, 1, norm_layer=norm_layer, act_layer=act_layer)
         self.out_channels = shallow_out + deep_out
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
         """`(N, shallow_channels, H, W)` and `(N, deep_channels, h, w)` to `(N, shallow_out + deep_out, H, W)`."""
+        _check_channels("FFMv1", {"shallow": shallow, "deep": deep}, self.in_channels)
         shallow = self.shallow(shallow)
         deep = F.interpolate(self.deep(deep), size=shallow.shape[-2:], mode="nearest")
         return torch.cat([shallow, deep], dim=1)
@@ -64,6 +74,9 @@ class FFMv2(nn.Module):
         norm_layer: timm-style normalization layer.
         act_layer: timm-style activation layer.
 
+    Raises:
+        ValueError: for a number that is not positive, or maps that do not fit.
+
     >>> import torch
     >>> from pyramids import FFMv2
     >>> FFMv2(768)(torch.rand(1, 768, 40, 40), torch.rand(1, 128, 40, 40)).shape
@@ -79,9 +92,24 @@ class FFMv2(nn.Module):
         act_layer: LayerType = nn.ReLU,
     ) -> None:
         super().__init__()
+        if base_channels < 1 or out_channels < 1:
+            raise ValueError(f"FFMv2 needs positive channels: got {base_channels} and {out_channels}")
+        self.in_channels = base_channels
         self.reduce = conv_norm_act(base_channels, out_channels, 1, norm_layer=norm_layer, act_layer=act_layer)
         self.out_channels = out_channels
 
     def forward(self, base: Tensor, previous: Tensor) -> Tensor:
         """`(N, base_channels, H, W)` and `(N, C, H, W)` to `(N, out_channels + C, H, W)`."""
+        _check_channels("FFMv2", {"base": base}, (self.in_channels,))
+        if base.shape[-2:] != previous.shape[-2:]:
+            raise ValueError(
+                f"FFMv2 fuses maps of one size: base has {tuple(base.shape[-2:])}, "
+                f"previous {tuple(previous.shape[-2:])}"
+            )
         return torch.cat([self.reduce(base), previous], dim=1)
+
+
+def _check_channels(block: str, maps: Mapping[str, Tensor], expected: Sequence[int]) -> None:
+    for (name, x), channels in zip(maps.items(), expected):
+        if x.dim() != 4 or x.shape[1] != channels:
+            raise ValueError(f"{block} takes {name} maps (N, {channels}, H, W): got shape {tuple(x.shape)}")

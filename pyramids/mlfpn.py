@@ -79,8 +79,8 @@ class MLFPN(Neck):
         check_design(design)
         if len(self.in_channels) != 2:
             raise ValueError(f"MLFPN fuses two maps, (shallow, deep): got in_channels {self.in_channels}")
-        if num_levels < 1:
-            raise ValueError(f"num_levels is at least 1: got {num_levels}")
+        if not isinstance(num_levels, int) or num_levels < 1:
+            raise ValueError(f"num_levels is an integer of at least 1: got {num_levels!r}")
         if design == "released" and not reuse_base:
             raise ValueError(
                 "design='released' feeds the base feature to every TUM: reuse_base=False needs design='paper'"

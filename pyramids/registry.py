@@ -69,7 +69,7 @@ def neck_class(name: str) -> type[Neck]:
         ValueError: for an unknown name; suggests the nearest.
     """
     if name not in _necks:
-        near = difflib.get_close_matches(name.lower(), _necks, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(str(name).lower(), _necks, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
         raise ValueError(f"no neck is named {name!r}{hint} Known: {', '.join(list_necks())}")
     return _necks[name]

@@ -53,6 +53,10 @@ class SFAM(nn.Module):
         counts = [len(level) for level in levels]
         if not counts or any(count != self.num_scales for count in counts):
             raise ValueError(f"SFAM takes levels of {self.num_scales} scales each: got levels of {counts} maps")
+        for i, maps in enumerate(zip(*levels)):
+            if any(x.shape[-2:] != maps[0].shape[-2:] for x in maps):
+                sizes = [tuple(x.shape[-2:]) for x in maps]
+                raise ValueError(f"SFAM concatenates maps of one size a scale: scale {i} has {sizes} over the levels")
         scales = [torch.cat(maps, dim=1) for maps in zip(*levels)]
         for i, x in enumerate(scales):
             if x.shape[1] != self.channels:

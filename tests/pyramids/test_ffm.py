@@ -47,3 +47,20 @@ def test_norm_and_activation_are_of_the_callers_choice():
     assert nn.GroupNorm in kinds
     assert not any(isinstance(m, nn.BatchNorm2d) for m in ffm.modules())
     assert any(isinstance(m, nn.SiLU) for m in FFMv2(8, 8, act_layer=nn.SiLU).modules())
+
+
+def test_maps_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"FFMv1 takes shallow maps \(N, 8, H, W\): got shape \(1, 16, 5, 5\)"):
+        FFMv1(8, 16)(torch.rand(1, 16, 5, 5), torch.rand(1, 8, 9, 9))
+    with pytest.raises(ValueError, match=r"FFMv1 takes deep maps \(N, 16, H, W\)"):
+        FFMv1(8, 16)(torch.rand(1, 8, 9, 9), torch.rand(16, 5, 5))
+    with pytest.raises(ValueError, match="FFMv2 takes base maps"):
+        FFMv2(8)(torch.rand(1, 16, 5, 5), torch.rand(1, 8, 5, 5))
+    with pytest.raises(ValueError, match=r"maps of one size: base has \(5, 5\), previous \(9, 9\)"):
+        FFMv2(8)(torch.rand(1, 8, 5, 5), torch.rand(1, 8, 9, 9))
+
+
+@pytest.mark.parametrize("build", [lambda: FFMv1(0, 16), lambda: FFMv1(8, 16, 0), lambda: FFMv2(8, 0)])
+def test_bad_arguments(build):
+    with pytest.raises(ValueError, match=r"FFMv[12] needs positive channels: got .*\b0\b"):
+        build()

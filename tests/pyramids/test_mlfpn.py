@@ -173,9 +173,12 @@ def test_reuse_base_false_feeds_the_base_to_the_first_level_only():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"num_levels": 0}, "num_levels is at least 1: got 0"),
-        ({"num_scales": 1}, "num_scales is at least 2"),
-        ({"num_scales": -1}, "num_scales is at least 2"),
+        ({"num_levels": 0}, "num_levels is an integer of at least 1: got 0"),
+        ({"num_levels": "2"}, "num_levels is an integer of at least 1: got '2'"),
+        ({"num_scales": 1}, "num_scales is an integer of at least 2"),
+        ({"num_scales": 3.0}, "num_scales is an integer of at least 2"),
+        ({"base_channels": (0, 4)}, "FFMv1 needs positive channels: got (8, 16, 0, 4)"),
+        ({"num_scales": -1}, "num_scales is an integer of at least 2"),
         ({"design": "original"}, "design is one of ['paper', 'released']: got 'original'"),
         ({"smooth": False, "out_channels": 4}, "got out_channels=4"),
         ({"reduction": 0}, "reduction"),

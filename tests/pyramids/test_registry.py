@@ -36,6 +36,8 @@ def test_unknown_name_with_nothing_near():
     with pytest.raises(ValueError, match="no neck is named 'zzz'") as info:
         create_neck("zzz", [8], [8])
     assert "did you mean" not in str(info.value)
+    with pytest.raises(ValueError, match="no neck is named <class"):
+        create_neck(MLFPN, [8, 16], [8, 16])
 
 
 def test_register_by_name_and_bare():

@@ -143,8 +143,8 @@ def test_trains_on_one_image_with_a_single_value(design):
     ("arguments", "words"),
     [
         ({"design": "original"}, "design is one of ['paper', 'released']: got 'original'"),
-        ({"num_scales": 1}, "num_scales is at least 2"),
-        ({"num_scales": 0}, "num_scales is at least 2"),
+        ({"num_scales": 1}, "num_scales is an integer of at least 2"),
+        ({"num_scales": 0}, "num_scales is an integer of at least 2"),
         ({"channels": 0}, "channels >= 2"),
         ({"smooth": False, "out_channels": 8}, "16 wide throughout: got out_channels=8"),
         ({"design": "released", "out_channels": 8}, "16 wide throughout: got out_channels=8"),
