@@ -11,6 +11,8 @@ from torch import nn
 
 T = TypeVar("T", bound="HubDetector")
 
+_LOADING = {"map_location", "revision", "cache_dir", "force_download", "local_files_only", "token"}
+
 
 class HubDetector(  # type: ignore[call-arg]
     nn.Module, PyTorchModelHubMixin, library_name="feature-pyramids", tags=["object-detection"]
@@ -46,11 +48,23 @@ class HubDetector(  # type: ignore[call-arg]
     def from_pretrained(cls: type[T], pretrained_model_name_or_path: str | Path, **kwargs: Any) -> T:
         """A detector from a folder of `save_pretrained` or a repository of the Hub, in evaluation mode.
 
+        Args:
+            pretrained_model_name_or_path: the folder or the repository's name.
+            **kwargs: `map_location`, and `revision`, `cache_dir`, `force_download`, `local_files_only` and `token` of
+                `huggingface_hub`.
+
         Raises:
-            FileNotFoundError: if the weights are missing.
-            TypeError: if the folder holds a detector of another class.
+            FileNotFoundError: if the folder or the weights are missing.
+            TypeError: if the folder holds a detector of another class, or for a setting of the detector: those are
+                saved with it.
             ValueError: if the config or the weights are damaged.
         """
+        unknown = sorted(kwargs.keys() - _LOADING)
+        if unknown:
+            raise TypeError(f"from_pretrained takes no {unknown}: expected any of {sorted(_LOADING)}")
+        path = pretrained_model_name_or_path
+        if (isinstance(path, Path) or os.path.isabs(path)) and not os.path.isdir(path):
+            raise FileNotFoundError(f"no folder {path}")
         try:
             model: T = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except json.JSONDecodeError as error:

@@ -66,6 +66,16 @@ def test_m2det_loads_only_an_m2det(tiny, tmp_path):
         M2Det.from_pretrained(tmp_path)
 
 
+def test_what_cannot_be_set_on_loading(tiny, tmp_path):
+    tiny("m2det").save_pretrained(tmp_path)
+    assert SSD.from_pretrained(str(tmp_path), map_location="cpu", local_files_only=True).num_classes == 4
+    with pytest.raises(TypeError, match=r"takes no \['num_classes'\]: expected any of .*'map_location'"):
+        M2Det.from_pretrained(tmp_path, num_classes=9)
+    for missing in (tmp_path / "none", str(tmp_path / "none")):
+        with pytest.raises(FileNotFoundError, match=r"no folder .*none"):
+            SSD.from_pretrained(missing)
+
+
 def test_weights_for_other_classes(tiny, tmp_path):
     tiny(num_classes=4).save_pretrained(tmp_path)
     other = tiny(num_classes=6)
