@@ -109,7 +109,9 @@ def _read(source: Any) -> dict[str, Tensor]:
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # zip, pickle and torch's own errors; whatever it is, nothing was run
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            # Not torch's own words: they advise to load the file after all.
+            called = re.search(r"GLOBAL (\S+)", str(error))
+            reason = f"it calls for {called[1]}" if called else type(error).__name__
             raise ValueError(
                 f"{path} is refused: it is damaged, no checkpoint, or a pickle of more than tensors, which could run "
                 f"code ({reason})"

@@ -129,8 +129,11 @@ def test_a_pickle_that_would_run_code(tmp_path):
     file = tmp_path / "harmful.pth"
     for dump in (torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))):
         dump({"reduce.conv.weight": Harmful()}, file)
-        with pytest.raises(ValueError, match="could run code"):
+        with pytest.raises(ValueError, match="could run code") as refusal:
             load_released_checkpoint(file)
+        assert "weights_only" not in str(refusal.value)  # torch's own words advise to load it all the same
+        if dump is torch.save:
+            assert "(it calls for " in str(refusal.value)
         assert not Path(__file__).with_name("was_run").exists()
 
 
