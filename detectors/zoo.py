@@ -10,7 +10,7 @@ import timm
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
 
-from pyramids import Neck, attach
+from pyramids import MLFPN, Neck, attach
 from pyramids.registry import neck_class
 
 from .inputs import as_size
@@ -82,8 +82,10 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def _arguments(function: Any) -> set[str]:
-    kinds = (inspect.Parameter.KEYWORD_ONLY,)
-    return {p.name for p in inspect.signature(function).parameters.values() if p.kind in kinds}
+    """Names of a class's arguments, less those that are not a user's to set here."""
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = {p.name for p in inspect.signature(function).parameters.values() if p.kind in kinds}
+    return names - {"pyramid", "num_classes", "in_channels", "in_strides"}
 
 
 def create_detector(name: str, num_classes: int = 81, *, pretrained_backbone: bool = False, **overrides: Any) -> SSD:
@@ -98,7 +100,7 @@ def create_detector(name: str, num_classes: int = 81, *, pretrained_backbone: bo
 
     Raises:
         ValueError: for an unknown name, backbone, neck or loss; suggests the nearest.
-        TypeError: for a setting that nothing takes; lists those that are taken.
+        TypeError: for a setting that nothing takes; lists those that are taken. For an M2Det on another neck.
 
     >>> from detectors import create_detector
     >>> model = create_detector("m2det", backbone="resnet18", num_classes=4, num_levels=2, channels=32, image_size=320)
@@ -122,6 +124,9 @@ def _build(name: str, num_classes: int, pretrained: bool, settings: Mapping[str,
     rest = dict(settings)
     backbone, neck = rest.pop("backbone"), rest.pop("neck")
     neck_type = neck_class(neck) if isinstance(neck, str) else neck if isinstance(neck, type) else type(neck)
+    kind = M2Det if issubclass(neck_type, MLFPN) else SSD
+    if name.startswith("m2det") and kind is not M2Det:
+        raise TypeError(f"{name!r} stands on an MLFPN: got neck={neck!r}; create_detector('ssd', ...) takes any neck")
     frozen = rest.pop("frozen_batch_norm", False)
     loss = rest.pop("loss", "multibox")
     if isinstance(loss, str):
@@ -148,7 +153,6 @@ def _build(name: str, num_classes: int, pretrained: bool, settings: Mapping[str,
         if cfg is not None:
             detector_args = {"image_mean": cfg.mean, "image_std": cfg.std, **detector_args}
     postprocess = PostProcess(box_coder=loss.box_coder, **postprocess_args)
-    kind = M2Det if neck_type.__name__ == "MLFPN" else SSD
     model = kind(pyramid, num_classes, loss=loss, postprocess=postprocess, **detector_args)
     return freeze_batch_norm(model) if frozen else model
 

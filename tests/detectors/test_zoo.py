@@ -5,6 +5,7 @@ import torch
 
 from detectors import SSD, M2Det, create_detector, list_detectors
 from detectors.zoo import preset
+from pyramids import FPN, MLFPN
 
 PRESETS = [name for name in list_detectors() if name not in ("ssd", "m2det")]
 
@@ -86,6 +87,19 @@ def test_an_mlfpn_makes_an_m2det(tiny):
     assert isinstance(tiny("ssd", neck="mlfpn", **settings), M2Det)
 
 
+def test_a_neck_of_the_users_takes_its_arguments(tiny):
+    class Narrow(FPN):
+        def __init__(self, in_channels, in_strides, width=8):
+            super().__init__(in_channels, in_strides, out_channels=width)
+
+    assert tiny(neck=Narrow, width=12).pyramid.out_channels == [12, 12, 12]
+
+    class Deeper(MLFPN):
+        pass
+
+    assert isinstance(tiny("m2det", neck=Deeper), M2Det)
+
+
 def test_normalization_is_the_backbones():
     model = on_meta("ssd_320_vgg16")
     assert model.image_mean.shape == (3, 1, 1)
@@ -106,6 +120,7 @@ def test_anchor_sizes_replace_the_pattern(tiny):
         ({"name": "ssd", "backbone": "resnet19"}, ValueError, "resnet18"),
         ({"name": "ssd", "backbone": "test_resnet", "neck": "fnp"}, ValueError, "fpn"),
         ({"name": "ssd_300_vgg16", "loss": "hinge"}, ValueError, "'focal', 'multibox'"),
+        ({"name": "m2det", "backbone": "test_resnet", "neck": "fpn"}, TypeError, "stands on an MLFPN: got neck='fpn'"),
         ({"name": "ssd_300_vgg16", "num_level": 3}, TypeError, r"takes no \['num_level'\]: expected any of"),
     ],
 )
