@@ -21,7 +21,7 @@ def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     """
     if size is None:
         return None
-    sides = [size, size] if isinstance(size, int) else list(size)
+    sides = list(size) if isinstance(size, Sequence) else [size, size]
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"image_size is a side or (height, width) in pixels: got {size}")
     return sides[0], sides[1]
@@ -36,6 +36,8 @@ def check_images(images: Sequence[Tensor]) -> None:
     """
     if isinstance(images, Tensor) and images.dim() != 4:
         raise TypeError(f"images are a list of tensors (3, H, W): got one tensor of shape {tuple(images.shape)}")
+    if not isinstance(images, (Sequence, Tensor)):
+        raise TypeError(f"images are a list of tensors (3, H, W): got a {type(images).__name__}")
     if len(images) == 0:
         raise ValueError("images is empty: a detector needs at least one image")
     for i, image in enumerate(images):
@@ -114,9 +116,13 @@ def batch_images(images: Sequence[Tensor], size: tuple[int, int] | None, *, anti
         ValueError: with `size=None`, for images of differing sizes.
     """
     if size is None:
-        sizes = {tuple(image.shape[-2:]) for image in images}
-        if len(sizes) > 1:
-            raise ValueError(f"a detector without image_size takes images of one size in a batch: got {sorted(sizes)}")
+        sizes = [tuple(image.shape[-2:]) for image in images]
+        for i, other in enumerate(sizes):
+            if other != sizes[0]:
+                raise ValueError(
+                    f"a detector without image_size takes images of one size in a batch: image 0 is {sizes[0]}, "
+                    f"image {i} is {other}"
+                )
         return images if isinstance(images, Tensor) else torch.stack(list(images))
     if isinstance(images, Tensor):  # all of one size
         return images if tuple(images.shape[-2:]) == size else stretch(images, size, antialias)
@@ -124,7 +130,12 @@ def batch_images(images: Sequence[Tensor], size: tuple[int, int] | None, *, anti
 
 
 def stretch(batch: Tensor, size: tuple[int, int], antialias: bool = True) -> Tensor:
-    """A batch `(N, 3, H, W)` to `(N, 3, *size)`, bilinearly; anti-aliased as the training pipeline resizes."""
+    """A batch `(N, 3, H, W)` to `(N, 3, *size)`, bilinearly; anti-aliased as the training pipeline resizes.
+
+    Half precision becomes float32, in which the CPU can do it.
+    """
+    if batch.dtype in (torch.float16, torch.bfloat16):
+        batch = batch.float()
     return F.interpolate(batch, size=size, mode="bilinear", antialias=antialias)
 
 

@@ -103,7 +103,16 @@ class SSD(HubDetector):
         return batch_images(images, self.image_size, antialias=self.antialias).to(self.image_mean)
 
     def features(self, batch: Tensor) -> list[Tensor]:
-        """A batch `(N, 3, H, W)` in 0..1 to the pyramid's maps, finest first."""
+        """A batch `(N, 3, H, W)` in 0..1 to the pyramid's maps, finest first.
+
+        Raises:
+            TypeError: for a batch that is not floating point.
+            ValueError: for another shape, which the subtraction of the mean might broadcast unnoticed.
+        """
+        if batch.dim() != 4 or batch.shape[1] != 3:
+            raise ValueError(f"a batch is RGB, (N, 3, H, W): got the shape {tuple(batch.shape)}")
+        if not batch.is_floating_point():
+            raise TypeError(f"a batch is floating point in 0..1: got {batch.dtype}")
         maps: list[Tensor] = self.pyramid((batch - self.image_mean) / self.image_std)
         return maps
 

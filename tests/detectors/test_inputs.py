@@ -32,6 +32,21 @@ def test_no_images(tiny):
         tiny().eval()([])
     with pytest.raises(TypeError, match="list of tensors"):
         tiny().eval()(GOOD)
+    with pytest.raises(TypeError, match="got a NoneType"):
+        tiny().eval()(None)
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        (torch.rand(1, 1, 64, 64), ValueError, r"RGB, \(N, 3, H, W\): got the shape \(1, 1, 64, 64\)"),
+        (torch.rand(3, 64, 64), ValueError, r"got the shape \(3, 64, 64\)"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), TypeError, r"floating point in 0\.\.1: got torch\.uint8"),
+    ],
+)
+def test_bad_batches(tiny, batch, error, message):
+    with pytest.raises(error, match=message):
+        tiny().eval().forward_fixed(batch, torch.tensor([[64, 64]]))
 
 
 def target(boxes=((4.0, 4.0, 20.0, 20.0),), labels=(1,), dtype=torch.int64):
@@ -96,6 +111,17 @@ def test_stretch():
     torch.testing.assert_close(sharp[0, :, 0, 0], GOOD[:, 1:3, 1:3].mean((1, 2)))
 
 
+def test_images_of_half_precision_are_stretched(tiny):
+    assert batch_images([GOOD.half()], (8, 8)).dtype == torch.float32
+    [detections] = tiny().eval()([GOOD.half()])
+    assert detections["boxes"].dtype == torch.float32
+
+
+def test_images_of_differing_sizes_without_a_size():
+    with pytest.raises(ValueError, match=r"image 0 is \(10, 20\), image 2 is \(20, 20\)"):
+        batch_images([torch.rand(3, 10, 20), torch.rand(3, 10, 20), torch.rand(3, 20, 20)], None)
+
+
 def test_padded_targets_are_fractions():
     boxes, labels = pad_targets(
         [torch.rand(3, 10, 20), torch.rand(3, 40, 40)],
@@ -111,7 +137,7 @@ def test_image_size(size, expected):
     assert as_size(size) == expected
 
 
-@pytest.mark.parametrize("size", [0, (64,), (64, -1), (64, 2.5)])
+@pytest.mark.parametrize("size", [0, 64.0, (64,), (64, -1), (64, 2.5), "64"])
 def test_bad_image_size(size):
     with pytest.raises(ValueError, match="image_size"):
         as_size(size)
