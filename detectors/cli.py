@@ -4,7 +4,6 @@ Each command is a dataclass in `detectors.commands`, of which tyro makes the arg
 """
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except ImportError:
         return _fail("the command line needs tyro and rich: pip install 'feature-pyramids[train]'")
     command = tyro.extras.subcommand_cli_from_dict(
-        {name: _command_class(name) for name in COMMANDS if importlib.util.find_spec(f"detectors.commands.{name}")},
+        {name: _command_class(name) for name in COMMANDS},
         prog="python -m detectors",
         description="Train, evaluate and use detectors on feature pyramids.",
         args=sys.argv[1:] if args is None else list(args),
