@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .ssd import SSD
 
 _WIDTH = 32  # convolutions whose output channels are a multiple of this run at full speed on CPUs and GPUs
+_CPU_SLICE = 128  # outputs of a wide predictor computed at once on a CPU: with more, weights fall out of its cache
 
 
 class DeployedDetector(nn.Module):
@@ -69,7 +70,11 @@ class DeployedDetector(nn.Module):
         if isinstance(model.pyramid.neck, MLFPN):
             merge_reductions(model.pyramid.neck)
         self.pyramid = model.pyramid.to(dtype).to(memory_format=torch.channels_last)
-        self.head = MergedHead(model.head).to(dtype).to(memory_format=torch.channels_last)
+        self.head = (
+            MergedHead(model.head, None if model.image_mean.is_cuda else _CPU_SLICE)
+            .to(dtype)
+            .to(memory_format=torch.channels_last)
+        )
         self.anchors, self.loss, self.postprocess = model.anchors, model.loss, model.postprocess
         self.register_buffer("image_mean", model.image_mean, persistent=False)
         self.register_buffer("image_std", model.image_std, persistent=False)
@@ -141,17 +146,23 @@ class DeployedDetector(nn.Module):
 
 
 class MergedHead(nn.Module):
-    """An `SSDHead` with one convolution a map for boxes and classes, padded to a multiple of 32 channels."""
+    """An `SSDHead` with one convolution a map for boxes and classes, padded to a multiple of 32 channels.
 
-    def __init__(self, head: SSDHead) -> None:
+    Args:
+        head: the head, which stays as it is.
+        width: output channels that a convolution computes at once; None means all.
+    """
+
+    def __init__(self, head: SSDHead, width: int | None = None) -> None:
         super().__init__()
         self.num_classes = head.num_classes
         self.box_channels = 4 * head.boxes_per_cell
         self.channels = self.box_channels + head.num_classes * head.boxes_per_cell
-        self.convs = nn.ModuleList(
+        merged = [
             merge_convs((boxes, classes), -(-self.channels // _WIDTH) * _WIDTH)
             for boxes, classes in zip(head.boxes, head.classes)
-        )
+        ]
+        self.convs = nn.ModuleList(conv if width is None else SlicedConv2d(conv, width) for conv in merged)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """As `SSDHead.forward`: box offsets `(N, P, 4)` and class logits `(N, P, num_classes)`."""
@@ -162,18 +173,38 @@ class MergedHead(nn.Module):
         return torch.cat(boxes, dim=1), torch.cat(classes, dim=1)
 
 
+class SlicedConv2d(nn.Module):
+    """A convolution as several, each of up to `width` of its output channels: `(N, C, H, W)` to `(N, C', H', W')`."""
+
+    def __init__(self, conv: nn.Conv2d, width: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            with_outputs(conv, weight, bias)
+            for weight, bias in zip(conv.weight.split(width), conv.get_parameter("bias").split(width))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the convolution's."""
+        return torch.cat([conv(x) for conv in self.convs], dim=1)
+
+
 def merge_convs(convs: Iterable[Any], width: int | None = None) -> nn.Conv2d:
     """Convolutions of one input and one shape as a single one; zeros fill up to `width` output channels."""
     convs = list(convs)
     weight = torch.cat([conv.weight for conv in convs])
     bias = torch.cat([conv.bias for conv in convs])
     padding = (width or len(bias)) - len(bias)
-    merged = copy.copy(convs[0])  # the hyperparameters stay; only what is shaped by the outputs changes
-    merged._parameters = {}
-    merged.out_channels = len(bias) + padding
-    merged.weight = nn.Parameter(F.pad(weight, (0, 0, 0, 0, 0, 0, 0, padding)), requires_grad=False)
-    merged.bias = nn.Parameter(F.pad(bias, (0, padding)), requires_grad=False)
-    return cast(nn.Conv2d, merged)
+    return with_outputs(convs[0], F.pad(weight, (0, 0, 0, 0, 0, 0, 0, padding)), F.pad(bias, (0, padding)))
+
+
+def with_outputs(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A convolution of the same hyperparameters with other outputs."""
+    other = copy.copy(conv)
+    other._parameters = {}
+    other.out_channels = len(bias)
+    other.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    other.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return other
 
 
 class MergedReduction(nn.Module):
