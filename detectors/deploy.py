@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pyramids import MLFPN
 
+from .folding import fold_batch_norms
 from .head import SSDHead
 from .inputs import batch_images, check_images, image_sizes
 from .packing import can_pack, pack_convolutions
@@ -70,11 +70,8 @@ class DeployedDetector(nn.Module):
         if isinstance(model.pyramid.neck, MLFPN):
             merge_reductions(model.pyramid.neck)
         self.pyramid = model.pyramid.to(dtype).to(memory_format=torch.channels_last)
-        self.head = (
-            MergedHead(model.head, None if model.image_mean.is_cuda else _CPU_SLICE)
-            .to(dtype)
-            .to(memory_format=torch.channels_last)
-        )
+        width = None if model.image_mean.is_cuda else _CPU_SLICE
+        self.head = MergedHead(model.head, width).to(dtype).to(memory_format=torch.channels_last)
         self.anchors, self.loss, self.postprocess = model.anchors, model.loss, model.postprocess
         self.register_buffer("image_mean", model.image_mean, persistent=False)
         self.register_buffer("image_std", model.image_std, persistent=False)
@@ -238,52 +235,3 @@ def merge_reductions(neck: MLFPN) -> None:
         neck.merged = MergedReduction(blocks)
         del neck.reduce, neck.fuse
         neck.__class__ = MergedMLFPN  # all else stays
-
-
-def fold_batch_norms(module: nn.Module, *inputs: Tensor) -> int:
-    """Fold every batch norm that directly follows a convolution into it, in place; returns how many.
-
-    Which norm follows which convolution is seen by running the module once: a pair belongs together where the norm
-    reads the very tensor that the convolution wrote, and each of the two runs once.
-    """
-    written: dict[int, nn.Conv2d] = {}
-    alive: list[Tensor] = []  # or ids could come again
-    pairs: list[tuple[nn.Conv2d, nn.Module]] = []
-    runs: dict[nn.Module, int] = {}
-
-    def after_conv(conv: nn.Module, args: Any, output: Tensor) -> None:
-        runs[conv] = runs.get(conv, 0) + 1
-        alive.append(output)
-        written[id(output)] = conv  # type: ignore[assignment]
-
-    def before_norm(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        runs[norm] = runs.get(norm, 0) + 1
-        if id(args[0]) in written:
-            pairs.append((written.pop(id(args[0])), norm))
-
-    hooks = []
-    for child in module.modules():
-        if isinstance(child, nn.Conv2d):
-            hooks.append(child.register_forward_hook(after_conv))
-        elif isinstance(child, nn.BatchNorm2d):
-            hooks.append(child.register_forward_pre_hook(before_norm))
-    with torch.no_grad():
-        module(*inputs)
-    for hook in hooks:
-        hook.remove()
-    pairs = [(conv, norm) for conv, norm in pairs if runs[conv] == runs[norm] == 1]
-    for conv, norm in pairs:
-        _fold(conv, norm)
-    kept = {norm: nn.Sequential(*(getattr(norm, n) for n in ("drop", "act") if hasattr(norm, n))) for _, norm in pairs}
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if child in kept:
-                rest = [m for m in kept[child] if not isinstance(m, nn.Identity)]
-                setattr(parent, name, rest[0] if len(rest) == 1 else nn.Sequential(*rest))
-    return len(pairs)
-
-
-def _fold(conv: nn.Conv2d, norm: Any) -> None:
-    conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )

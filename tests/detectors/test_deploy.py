@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from detectors import create_detector
-from detectors.deploy import fold_batch_norms, merge_convs
+from detectors.deploy import SlicedConv2d, merge_convs
+from detectors.folding import fold_batch_norms
 from detectors.packing import PackedConv2d, can_pack
 
 MIXES = [
@@ -130,6 +131,44 @@ def test_merged_convolutions_give_the_concatenation_and_zeros():
     merged = merge_convs(convs, width=8)
     torch.testing.assert_close(merged(x)[:, :7], torch.cat([conv(x) for conv in convs], dim=1))
     assert not merged(x)[:, 7:].any()
+
+
+def test_a_sliced_convolution_is_the_whole_one():
+    conv = nn.Conv2d(3, 10, 3, padding=1, stride=2)
+    sliced = SlicedConv2d(conv, 4)
+    assert [part.out_channels for part in sliced.convs] == [4, 4, 2]
+    x = torch.rand(2, 3, 9, 7)
+    torch.testing.assert_close(sliced(x), conv(x))
+
+
+@pytest.mark.parametrize("fault", ["NaN scores", "NaN boxes", "equal scores", "no candidates"])
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_a_broken_head_breaks_no_detection(fault, dtype):
+    model = lively("resnet18", "fpn", out_channels=32)
+    with torch.no_grad():
+        for boxes, classes in zip(model.head.boxes, model.head.classes):
+            if fault == "NaN boxes":
+                boxes.bias[:12] = torch.nan  # three of six boxes a cell
+            elif fault == "NaN scores":
+                classes.bias[:15] = torch.nan
+            else:
+                classes.weight.zero_()
+                classes.bias.zero_()
+    model.postprocess.score_threshold = 0.3 if fault == "no candidates" else 0.05  # equal scores are 1 in 5
+    model.postprocess.candidates_per_class = 60  # far fewer than default boxes
+    detector = model if dtype is None else model.deploy(dtype=dtype)
+    with torch.no_grad():
+        [found] = detector([torch.rand(3, 800, 800)])
+    assert found["boxes"].isfinite().all()
+    assert found["scores"].isfinite().all()
+    if fault == "no candidates":
+        assert len(found["boxes"]) == 0
+        return
+    assert 0 < len(found["boxes"]) <= 200
+    assert (found["scores"].diff() <= 0).all()
+    if fault == "equal scores":
+        assert found["scores"][0].item() == pytest.approx(0.2)
+        assert found["labels"][0] == 1
 
 
 def test_bad_requests_are_refused():
