@@ -26,22 +26,41 @@ def main(args: Sequence[str] | None = None) -> int:
     >>> main(["info", "m2det_320_vgg61"])
     2
     """
+    return run_command(
+        "detectors.commands", COMMANDS, "Train, evaluate and use detectors on feature pyramids.", args, "detectors"
+    )
+
+
+def run_command(package: str, names: Sequence[str], description: str, args: Sequence[str] | None, program: str) -> int:
+    """Parse the command line of `python -m program`, run the command that it names and return its exit code.
+
+    Args:
+        package: where each command lies, in a module of its name, as a dataclass of its name with `run() -> int`.
+        names: of the commands.
+        description: of the program, for `--help`.
+        args: the arguments; those of the process if None.
+        program: the module that is run.
+
+    Raises:
+        SystemExit: from the parser.
+    """
     try:
         import tyro
     except ImportError:
         return _fail("the command line needs tyro and rich: pip install 'feature-pyramids[train]'")
     command = tyro.extras.subcommand_cli_from_dict(
-        {name: _command_class(name) for name in COMMANDS},
-        prog="python -m detectors",
-        description="Train, evaluate and use detectors on feature pyramids.",
+        {name: command_class(package, name) for name in names},
+        prog=f"python -m {program}",
+        description=description,
         args=sys.argv[1:] if args is None else list(args),
     )
     try:
         code: int = command.run()
     except KeyboardInterrupt:
+        print("interrupted: what is finished is kept", file=sys.stderr)
         return 130
     except ImportError as error:
-        if error.name is None or error.name.split(".")[0] in ("detectors", "pyramids"):
+        if error.name is None or error.name.split(".")[0] in ("benchmarks", "detectors", "pyramids"):
             raise
         return _fail(f"this command needs {error.name}: pip install 'feature-pyramids[train,export]'")
     except USER_ERRORS as error:
@@ -49,8 +68,9 @@ def main(args: Sequence[str] | None = None) -> int:
     return code
 
 
-def _command_class(name: str) -> Any:
-    return getattr(importlib.import_module(f"detectors.commands.{name}"), name.capitalize())
+def command_class(package: str, name: str) -> Any:
+    """The dataclass of a command."""
+    return getattr(importlib.import_module(f"{package}.{name}"), name.capitalize())
 
 
 def _fail(message: str) -> int:

@@ -114,8 +114,11 @@ def parse_program(module: str, args: list[str]) -> None:
 
     if module == "pyramids.testing":
         return
-    cli = importlib.import_module(f"{module}.cli")
-    classes = {name: cli._command_class(name) for name in cli.COMMANDS}
+    from detectors.cli import command_class
+
+    package = "detectors.commands" if module == "detectors" else module
+    names = importlib.import_module(f"{module}.cli").COMMANDS
+    classes = {name: command_class(package, name) for name in names}
     tyro.extras.subcommand_cli_from_dict(classes, args=args)
 
 
