@@ -10,7 +10,9 @@ import tyro
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detectors.ssd import SSD
+    from detectors.deploy import DeployedDetector
+
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass
@@ -29,8 +31,13 @@ class Predict:
     """Side to which images are stretched for the authors' checkpoints; others know theirs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes a GPU if there is one."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of the network. Boxes and scores are always computed in fp32."""
+    compile: bool = False
+    """Compile the detector: worth its minute or more of waiting for many images."""
 
     def run(self) -> int:
+        import torch
         from rich.progress import track
 
         from detectors.checkpoints import open_detector
@@ -39,7 +46,8 @@ class Predict:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is a score in 0..1: got {self.threshold}")
         files = find_images(self.inputs, self.output)
-        detector = open_detector(self.checkpoint, image_size=self.image_size).to(choose_device(self.device)).eval()
+        detector = open_detector(self.checkpoint, image_size=self.image_size).to(choose_device(self.device))
+        deployed = detector.deploy(dtype=getattr(torch, PRECISIONS[self.precision]), compile=self.compile)
         names = detector.class_names or [str(label) for label in range(1, detector.num_classes)]
         self.output.mkdir(parents=True, exist_ok=True)
         drawings = drawing_paths(files, self.output)
@@ -49,7 +57,7 @@ class Predict:
         for file, drawing in zip(track(files, "Detecting", disable=not sys.stderr.isatty()), drawings):
             try:
                 image = read_tensor(file)
-                detections = detect(detector, image)
+                detections = detect(deployed, image)
             except ValueError as error:
                 failures.append(f"{file}: {error}")
                 continue
@@ -147,12 +155,9 @@ def read_tensor(file: Path) -> "Tensor":
     return image
 
 
-def detect(detector: "SSD", image: "Tensor") -> "dict[str, Tensor]":
+def detect(detector: "DeployedDetector", image: "Tensor") -> "dict[str, Tensor]":
     """Detections on the CPU for one uint8 image `(3, H, W)`."""
-    import torch
-
-    with torch.inference_mode():
-        [detections] = detector([image.to(detector.image_mean.device).float() / 255])
+    [detections] = detector([image.to(detector.image_mean.device).float() / 255])
     return {key: value.cpu() for key, value in detections.items()}
 
 

@@ -61,7 +61,8 @@ def test_predictions_are_the_detectors(saved, photos, tmp_path):
     content = json.loads((tmp_path / "out" / "detections.json").read_text())
     from torchvision.io import decode_image
 
-    [expected] = SSD.from_pretrained(saved)([decode_image(str(photos / "b.png")).float() / 255])
+    # Deployed, as the order of near-equal scores is up to rounding.
+    [expected] = SSD.from_pretrained(saved).deploy()([decode_image(str(photos / "b.png")).float() / 255])
     assert len(content["annotations"]) == len(expected["boxes"]) > 0
     for row, box, score, label in zip(
         content["annotations"], expected["boxes"], expected["scores"], expected["labels"]
@@ -70,6 +71,27 @@ def test_predictions_are_the_detectors(saved, photos, tmp_path):
         assert [x, y, x + width, y + height] == pytest.approx(box.tolist(), abs=0.02)
         assert row["score"] == pytest.approx(score.item(), abs=1e-4)
         assert row["category_id"] == label
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_predict_in_half_precision(saved, photos, tmp_path, precision):
+    found = {}
+    for name in ("fp32", precision):
+        assert predict(saved, tmp_path / name, photos / "b.png", more=("--precision", name)) == 0
+        found[name] = json.loads((tmp_path / name / "detections.json").read_text())["annotations"]
+    assert [row["score"] for row in found[precision]] != [row["score"] for row in found["fp32"]]
+    assert found[precision][0]["score"] == pytest.approx(found["fp32"][0]["score"], abs=0.05)
+
+
+@pytest.mark.slow
+def test_predict_compiled(saved, photos, tmp_path):
+    found = {}
+    for name, more in (("plain", ()), ("compiled", ("--compile",))):
+        assert predict(saved, tmp_path / name, photos, more=more) == 0
+        found[name] = json.loads((tmp_path / name / "detections.json").read_text())["annotations"]
+    assert len(found["plain"]) > 0
+    for ours, theirs in zip(found["compiled"], found["plain"], strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-4)
 
 
 def test_predict_goes_on_past_broken_files(saved, photos, tmp_path, capsys):
