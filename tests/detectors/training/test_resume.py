@@ -10,7 +10,8 @@ from detectors.training.checkpoint import Checkpoints, DamagedCheckpoint
 from detectors.training.session import train
 
 NEVER = ("never", 0)
-# Before the first checkpoint, some steps in, in the third checkpoint's writing, between two renames, inside an evaluation, and late in the run.
+# Before the first checkpoint, some steps in, in the third checkpoint's writing, between two renames, inside an
+# evaluation, and late in the run.
 KILLS = [("step", 1), ("step", 3), ("sync", 9), ("rename", 3), ("image", 3), ("step", 4)]
 COMPARED = ("last/state.safetensors", "last/model.safetensors", "best/model.safetensors", "metrics.jsonl")
 
