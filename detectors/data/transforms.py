@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from detectors.data.dataset import Sample, Target, Transforms
 from detectors.data.iou_crop import choose_crop
+from detectors.data.photometric import Distortion, distort
 
 # ImageNet's mean color, which SSD paints around a picture that it zooms out of.
 MEAN_COLOR = (124, 116, 104)
@@ -31,6 +32,9 @@ class SSDAugmentation:
         image_size: (height, width) of the result.
         photometric, zoom_out, iou_crop, flip: switches of the steps.
         fill: RGB color, 0..255, around a zoomed-out picture.
+        defer_photometric: draw the photometric distortion, but leave it to `detectors.data.photometric.distort_batch`:
+            the image stays uint8, and the target's `distortion` is its row for that. It is the costliest step here, and
+            a GPU does it in passing.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class SSDAugmentation:
         iou_crop: bool = True,
         flip: bool = True,
         fill: tuple[int, int, int] = MEAN_COLOR,
+        defer_photometric: bool = False,
     ) -> None:
         self.image_size = image_size
         self.photometric = v2.RandomPhotometricDistort() if photometric else None
@@ -49,20 +54,24 @@ class SSDAugmentation:
         self.iou_crop = iou_crop
         self.flip = flip
         self.fill = fill
+        self.defer_photometric = defer_photometric and photometric
 
     def __call__(self, image: Tensor, target: Target) -> Sample:
         target = _select(target, target["iscrowd"] == 0)
         view, inside = self._choose_view(image, target["boxes"])
         target = _select(target, inside)
-        image, boxes = self._render(image, target["boxes"], view)
+        image, boxes, distortion = self._render(image, target["boxes"], view)
         if self.flip and torch.rand(()) < 0.5:
             image = F.horizontal_flip(image)
             boxes = F.horizontal_flip(boxes)
+            distortion = distortion.flip_region(self.image_size[1]) if distortion else None
         boxes, valid = F.sanitize_bounding_boxes(boxes, min_size=1.0, min_area=1.0)
         target = _select({**target, "boxes": torch.zeros(len(valid), 4)}, valid)
         target["boxes"] = boxes
         sides = boxes.as_subclass(Tensor)[:, 2:] - boxes.as_subclass(Tensor)[:, :2]
         target["area"] = sides.prod(dim=1)
+        if distortion:
+            return tv_tensors.Image(image.contiguous()), {**target, "distortion": distortion.as_row()}
         return tv_tensors.Image(F.to_dtype(image.contiguous(), torch.float32, scale=True)), target
 
     def _choose_view(self, image: Tensor, boxes: Tensor) -> tuple[tuple[int, int, int, int], Tensor]:
@@ -83,8 +92,10 @@ class SSDAugmentation:
             inside = torch.from_numpy(mask)
         return (left, top, width, height), inside
 
-    def _render(self, image: Tensor, boxes: Tensor, view: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
-        """Stretch the view to the model's size; boxes follow the pixels exactly."""
+    def _render(
+        self, image: Tensor, boxes: Tensor, view: tuple[int, int, int, int]
+    ) -> tuple[Tensor, Tensor, Distortion | None]:
+        """Stretch the view to the model's size; boxes follow the pixels exactly. Also says which distortion is due."""
         full_height, full_width = image.shape[-2:]
         out_height, out_width = self.image_size
         left, top, width, height = view
@@ -92,8 +103,13 @@ class SSDAugmentation:
         y1, y2, top_out, bottom_out = _visible(top, height, full_height, out_height)
         shown = (bottom_out - top_out, right_out - left_out)
         part = _stretch(image[..., y1:y2, x1:x2], shown)
+        due = None
         if self.photometric is not None:
-            part = _distort(part, self.photometric.make_params([part]))
+            params = self.photometric.make_params([part])
+            if self.defer_photometric:
+                due = Distortion(params, (left_out, top_out, right_out, bottom_out))
+            else:
+                part = distort(part, params)
         if shown != (out_height, out_width):
             color = torch.tensor(self.fill, dtype=part.dtype).view(3, 1, 1)
             canvas = color.expand(3, out_height, out_width).contiguous()
@@ -104,7 +120,7 @@ class SSDAugmentation:
         low = torch.tensor([0.0, 0.0, 0.0, 0.0])
         high = torch.tensor([shown[1], shown[0]]).repeat(2)
         moved = torch.clamp(moved, low, high) + torch.tensor([left_out, top_out]).repeat(2)
-        return part, tv_tensors.BoundingBoxes(moved, format="XYXY", canvas_size=self.image_size)
+        return part, tv_tensors.BoundingBoxes(moved, format="XYXY", canvas_size=self.image_size), due
 
 
 class EvaluationTransform:
@@ -122,6 +138,7 @@ def training_transforms(
     iou_crop: bool = True,
     flip: bool = True,
     fill: tuple[int, int, int] = MEAN_COLOR,
+    defer_photometric: bool = False,
 ) -> Transforms:
     """SSD's training recipe; see `SSDAugmentation`. `image_size` is a side or (height, width).
 
@@ -134,7 +151,15 @@ def training_transforms(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(size) < 1:
         raise ValueError(f"image_size must be positive, got {image_size}")
-    return SSDAugmentation(size, photometric=photometric, zoom_out=zoom_out, iou_crop=iou_crop, flip=flip, fill=fill)
+    return SSDAugmentation(
+        size,
+        photometric=photometric,
+        zoom_out=zoom_out,
+        iou_crop=iou_crop,
+        flip=flip,
+        fill=fill,
+        defer_photometric=defer_photometric,
+    )
 
 
 def evaluation_transforms() -> Transforms:
@@ -172,46 +197,3 @@ def _stretch(image: Tensor, size: tuple[int, int]) -> Tensor:
         # PyTorch's uint8 kernel mistakes the layout of a single column: wrong pixels, or an internal error.
         return F.resize(image.float(), list(size), antialias=True).round().to(torch.uint8)
     return F.resize(image, list(size), antialias=True)
-
-
-def _distort(image: Tensor, params: dict[str, Tensor | float | bool | None]) -> Tensor:
-    """RandomPhotometricDistort's steps in its order, with a quicker turn of the hue."""
-    contrast = params["contrast_factor"]
-    if params["brightness_factor"] is not None:
-        image = F.adjust_brightness(image, params["brightness_factor"])
-    if contrast is not None and params["contrast_before"]:
-        image = F.adjust_contrast(image, contrast)
-    if params["saturation_factor"] is not None:
-        image = F.adjust_saturation(image, params["saturation_factor"])
-    if params["hue_factor"] is not None:
-        image = shift_hue(image, float(params["hue_factor"]))
-    if contrast is not None and not params["contrast_before"]:
-        image = F.adjust_contrast(image, contrast)
-    if params["channel_permutation"] is not None:
-        image = F.permute_channels(image, params["channel_permutation"])
-    return image
-
-
-def shift_hue(image: Tensor, amount: float) -> Tensor:
-    """Turn the hue of a uint8 (3, H, W) image by `amount` of the full circle.
-
-    The same colors as torchvision's `adjust_hue`, to a rounding step, in a fraction of its time: value and chroma of
-    HSV are the largest channel and its distance to the smallest, so that saturation is never needed.
-    """
-    channels = image.as_subclass(Tensor).contiguous().float()
-    red, green, blue = channels.unbind()
-    value = channels.amax(dim=0)
-    chroma = value - channels.amin(dim=0)
-    divisor = chroma.clamp(min=1.0)
-    hue = torch.where(
-        value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
-    )
-    hue += 6 * amount
-    shifted = torch.empty_like(channels)
-    for channel, offset in enumerate((5.0, 3.0, 1.0)):
-        sector = (hue + offset).remainder_(6)
-        torch.minimum(sector, 4 - sector, out=sector)
-        torch.sub(value, chroma * sector.clamp_(0, 1), out=shifted[channel])
-    return shifted.round_().to(torch.uint8)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from detectors.data import DetectionDataset
 from detectors.data.dataset import Sample
+from detectors.data.photometric import distort_batch
 from detectors.training.distributed import StepBatches
 
 
@@ -23,15 +24,21 @@ class Batch:
     labels: Tensor
     counts: list[int]
     image_ids: list[int]
+    distortion: Tensor | None = None
+    """Rows `(N, 12)` of the photometric distortion still due, where images are uint8."""
 
     def pin_memory(self) -> "Batch":
         """Called by a data loader with `pin_memory`."""
         images, boxes, labels = (tensor.pin_memory() for tensor in (self.images, self.boxes, self.labels))
-        return Batch(images, boxes, labels, self.counts, self.image_ids)
+        distortion = None if self.distortion is None else self.distortion.pin_memory()
+        return Batch(images, boxes, labels, self.counts, self.image_ids, distortion)
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """Images and targets as a detector takes them."""
-        images = self.images.to(device, non_blocking=True, memory_format=memory_format)
+        images = self.images.to(device, non_blocking=True)
+        if self.distortion is not None:
+            images = distort_batch(images, self.distortion.to(device, non_blocking=True))
+        images = images.contiguous(memory_format=memory_format)
         boxes = self.boxes.to(device, non_blocking=True).split(self.counts)
         labels = self.labels.to(device, non_blocking=True).split(self.counts)
         return images, [{"boxes": b, "labels": label} for b, label in zip(boxes, labels)]
@@ -46,6 +53,7 @@ def pack(samples: Sequence[Sample]) -> Batch:
         torch.cat([target["labels"] for target in targets]),
         [len(target["labels"]) for target in targets],
         [int(target["image_id"]) for target in targets],
+        torch.stack([target["distortion"] for target in targets]) if "distortion" in targets[0] else None,
     )
 
 

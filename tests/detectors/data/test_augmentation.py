@@ -25,7 +25,8 @@ from detectors.data import (
     training_transforms,
 )
 from detectors.data.iou_crop import choose_crop
-from detectors.data.transforms import MEAN_COLOR, shift_hue
+from detectors.data.photometric import shift_hue
+from detectors.data.transforms import MEAN_COLOR
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
