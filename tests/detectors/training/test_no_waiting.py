@@ -1,5 +1,7 @@
 """A training step gives the device work and reads nothing back, so that the host is always ahead of it."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -59,24 +61,25 @@ class NoReading(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.fixture
-def no_reading(monkeypatch: pytest.MonkeyPatch) -> NoReading:
+@contextlib.contextmanager
+def no_reading() -> Iterator[None]:
     def refuse(tensor: Tensor) -> None:
         raise AssertionError("the host would wait for values")
 
-    for method in ("tolist", "numpy", "cpu"):  # which no dispatcher sees on the CPU
-        monkeypatch.setattr(Tensor, method, refuse)
-    return NoReading()
+    with NoReading(), pytest.MonkeyPatch.context() as patch:
+        for method in ("tolist", "numpy", "cpu"):  # which no dispatcher sees on the CPU
+            patch.setattr(Tensor, method, refuse)
+        yield
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("loss", [MultiBoxLoss(), FocalLoss()], ids=["multibox", "focal"])
-def test_a_step_reads_no_value(optimizer: str, loss: DetectionLoss, no_reading: NoReading) -> None:
+def test_a_step_reads_no_value(optimizer: str, loss: DetectionLoss) -> None:
     stepper = make_stepper(Accelerator(cpu=True), optimizer=optimizer)
     stepper.model.loss = loss
     stepper.wrapped = Unchecked(stepper.model)
     batches = [make_batch(), make_batch()]
-    with no_reading:
+    with no_reading():
         for step in range(2):
             report = stepper(step, batches, stop=False)
     assert report.isfinite().all()
@@ -94,9 +97,9 @@ READS = {
 
 
 @pytest.mark.parametrize("name", READS)
-def test_the_proof_sees_reads(name: str, no_reading: NoReading) -> None:
+def test_the_proof_sees_reads(name: str) -> None:
     x = torch.rand(3)
-    with no_reading, pytest.raises(AssertionError):
+    with no_reading(), pytest.raises(AssertionError):
         READS[name](x)
 
 
