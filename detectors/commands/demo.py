@@ -18,7 +18,7 @@ class Demo:
 
     output: Path
     """Run folder to write."""
-    images: int = 5000
+    images: int = 5500
     """Pictures to learn from, each seen once."""
     held_out: int = 200
     """Pictures to evaluate on."""
@@ -69,11 +69,11 @@ class Demo:
                 "num_scales=4",
                 "channels=64",
                 "base_channels=[64,128]",
-                "anchor_sizes=[0.09,0.16,0.28,0.48,0.8]",
+                "anchor_sizes=[0.09,0.15,0.25,0.42,0.7]",
             ],
             epochs=1,
             batch_size=8,
-            lr=2e-3,
+            lr=3e-3,
             ema=0.995,
             # So few steps learn more from pictures as they are.
             photometric=False,
