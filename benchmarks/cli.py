@@ -13,4 +13,5 @@ COMMANDS = ("necks", "ablation", "variants", "complexity", "speed", "nms", "load
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, as `detectors.cli.main` does; `args` are those of the process if None."""
     description = "Measure feature pyramids against each other: cost, speed, memory and accuracy."
-    return run_command("benchmarks", COMMANDS, description, args, "benchmarks")
+    interrupted = "interrupted: finished cells are kept; the same command goes on"
+    return run_command("benchmarks", COMMANDS, description, args, "benchmarks", interrupted)

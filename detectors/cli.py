@@ -31,7 +31,14 @@ def main(args: Sequence[str] | None = None) -> int:
     )
 
 
-def run_command(package: str, names: Sequence[str], description: str, args: Sequence[str] | None, program: str) -> int:
+def run_command(
+    package: str,
+    names: Sequence[str],
+    description: str,
+    args: Sequence[str] | None,
+    program: str,
+    interrupted: str = "interrupted",
+) -> int:
     """Parse the command line of `python -m program`, run the command that it names and return its exit code.
 
     Args:
@@ -40,6 +47,7 @@ def run_command(package: str, names: Sequence[str], description: str, args: Sequ
         description: of the program, for `--help`.
         args: the arguments; those of the process if None.
         program: the module that is run.
+        interrupted: what to say after Ctrl-C.
 
     Raises:
         SystemExit: from the parser.
@@ -57,7 +65,7 @@ def run_command(package: str, names: Sequence[str], description: str, args: Sequ
     try:
         code: int = command.run()
     except KeyboardInterrupt:
-        print("interrupted: what is finished is kept", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130
     except ImportError as error:
         if error.name is None or error.name.split(".")[0] in ("benchmarks", "detectors", "pyramids"):
