@@ -18,7 +18,7 @@ def build_neck(neck: NeckOrFactory, **kwargs: Any) -> nn.Module:
     """The neck itself, or one built by a class or a factory.
 
     A class whose constructor takes `in_channels` gets its `default_strides` (8, 16 and 32 without) and 8, 16, 24, ...
-    channels; anything else is called without arguments but `kwargs`.
+    channels; anything else is called without arguments but `kwargs`. Random weights are the same in every run.
 
     Raises:
         TypeError: for something that is neither a module nor builds one.
@@ -30,7 +30,9 @@ def build_neck(neck: NeckOrFactory, **kwargs: Any) -> nn.Module:
     if isinstance(neck, type) and "in_channels" in inspect.signature(neck).parameters:
         strides = list(getattr(neck, "default_strides", (8, 16, 32)))
         kwargs = {"in_channels": [8 * (i + 1) for i in range(len(strides))], "in_strides": strides} | kwargs
-    built = neck(**kwargs)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        built = neck(**kwargs)
     if not isinstance(built, nn.Module):
         raise TypeError(f"{neck!r} returned a {type(built).__name__} in place of a neck")
     return built

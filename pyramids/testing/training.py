@@ -22,7 +22,9 @@ def trains(neck: nn.Module, examples: int) -> None:
             loss = _loss(as_maps(subject(maps)))
             if parameters:
                 loss.backward()
-                torch.optim.SGD(parameters, lr=1e-6).step()
+                # As trainers do: through batch norms over a few cells, sound gradients are large at times.
+                torch.nn.utils.clip_grad_norm_(parameters, max_norm=1.0)
+                torch.optim.SGD(parameters, lr=1e-3).step()
         except Exception as error:
             raise AssertionError(f"a training step raised {type(error).__name__} {given}: {error}") from error
         expect(bool(loss.isfinite()), f"the outputs in training are not finite {given}")

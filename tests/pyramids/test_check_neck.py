@@ -127,6 +127,22 @@ class NoSingleValue(Sound):
         return [x * self.bn(x.mean((2, 3), keepdim=True)).sigmoid() for x in maps]
 
 
+class InfiniteGradient(Sound):
+    def forward(self, features):
+        return [x + x.sub(x).abs().sqrt() for x in super().forward(features)]
+
+
+class SteepGradient(Sound):
+    """Sound: a trainer clips what is steep and finite."""
+
+    def forward(self, features):
+        maps = super().forward(features)
+        if self.training:
+            for x in maps:
+                x.register_hook(lambda gradient: gradient * 1e30)
+        return [x.square() for x in maps]
+
+
 class Unused(Sound):
     def __init__(self, in_channels, in_strides):
         super().__init__(in_channels, in_strides)
@@ -262,6 +278,7 @@ class NotInOnnx(Sound):
         (WrongError, "refuses", "should raise ValueError: RuntimeError was raised"),
         (TooSmallAccepted, "refuses", "too small by output_sizes should raise ValueError: nothing"),
         (NoSingleValue, "trains", "a training step raised ValueError for a batch of 1"),
+        (InfiniteGradient, "trains", "weight is not finite after a training step for a batch of 1"),
         (Unused, "gradients", "no gradient reaches spare.bias, spare.weight"),
         (Detached, "gradients", "no gradient reaches input map 0"),
         (AlwaysDropout, "deterministic", "a second pass over the same maps"),
@@ -307,9 +324,10 @@ def test_sound_neck_passes():
         Sound([8], [16]),
         lambda: Sound([4, 8], [8, 16]),
         lambda: Sound([4, 8], [8, 16]).double(),
+        SteepGradient,
         nn.Sequential,
     ],
-    ids=["duck", "duck instance", "instance", "factory", "double", "no neck"],
+    ids=["duck", "duck instance", "instance", "factory", "double", "steep", "no neck"],
 )
 def test_necks_of_any_making(neck):
     if neck is nn.Sequential:
