@@ -23,7 +23,7 @@ def table_rows(recipe: Recipe) -> list[Row]:
     >>> [row.key for row in table_rows(RECIPES["cpu"])][:4]
     ['ssd', 'deconv', 's-tum', 'tum']
     """
-    # Without norms, as in their papers, FPN, PAFPN and SSD's layers would need a schedule of their own to learn at all.
+    # In their papers FPN, PAFPN and SSD's layers have no norms. The other rows have them, so here all do.
     norm = {"norm_layer": "batchnorm2d"}
     levels, scales, width = recipe.num_levels, recipe.num_scales, recipe.width
     extras: dict[str, Any] = {"neck": "ssd_extras", "layout": "mlfpn", "extra_channels": [width] * (scales - 2), **norm}

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 
 from detectors.cli import run_command
 
-COMMANDS = ("necks", "ablation", "variants", "complexity", "speed", "nms", "loader", "activations", "report")
+COMMANDS = (
+    "necks",
+    "ablation",
+    "variants",
+    "complexity",
+    "speed",
+    "nms",
+    "training",
+    "loader",
+    "activations",
+    "report",
+)
 
 
 def main(args: Sequence[str] | None = None) -> int:

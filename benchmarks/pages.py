@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks import plots
 from benchmarks.activations import PICTURE
 from benchmarks.necks import AGAIN, Mode, ratios
-from benchmarks.tables import Row, grouped, number, spread, table, timing
+from benchmarks.tables import Row, grouped, number, percent, spread, table, timing
+from benchmarks.training import FIGURES, PUBLISHED
 
 
 class Source(NamedTuple):
@@ -275,6 +276,44 @@ def complexity(source: Source) -> list[str]:
     file, line = source.plot("complexity")
     plots.heat_maps(file, maps, kinds, names, ("scale, pixels", "complexity"))
     return [*lines, line, ""]
+
+
+def training(source: Source) -> list[str]:
+    """Figures of every run beside published ones, its command, its time and its picture."""
+    lines: list[str] = []
+    for name, rows in grouped(source.rows, "data").items():
+        lines += [f"### {name}", ""]
+        body = [
+            [
+                row["model"],
+                f"{row['split']}, {row['images']} images",
+                *(percent(row[figure]) for figure in FIGURES),
+                "here",
+            ]
+            for row in rows
+        ]
+        for other in PUBLISHED.get(name, ()):
+            figures = {"AP": other.ap, "AP50": other.ap50}
+            body.append(
+                [
+                    other.model,
+                    other.measured_on,
+                    *(percent(figures.get(f)) for f in FIGURES),
+                    f"published: {other.source}",
+                ]
+            )
+        lines += table(["model", "measured on", "AP", "AP50", "AP75", "S", "M", "L", "source"], body, left=2)
+        for row in rows:
+            lines += [
+                f"`{row['command']}`: {row['epochs']} epochs, {row['views']:,} images seen, on {row['trained_on']}; "
+                f"{number(row['train_minutes'])} minutes of training at {number(row['images_per_second'])} images a "
+                f"second, {percent(row['waiting_for_data'])} % of it waiting for data.",
+                "",
+            ]
+            classes = row["classes"].items()
+            lines += table(["class", "AP", "AP50"], [[n, percent(c["AP"]), percent(c["AP50"])] for n, c in classes])
+            lines += [f"![Found to the left, the truth to the right]({source.files}/{row['picture']})", ""]
+    return lines
 
 
 def activations(source: Source) -> list[str]:

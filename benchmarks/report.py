@@ -36,9 +36,10 @@ PAGES = {
     "ablation": Page(
         "From SSD to MLFPN, step by step",
         "Table 2 of the M2Det paper row by row, and FPN, PAFPN and BiFPN beside it. All rows share data, schedule, "
-        "seeds and, where their maps have equal width, the head. FPN, PAFPN and SSD's layers have batch norms, which "
-        "their papers do not give them: without, they hardly learn on this schedule. The paper's figures are COCO "
-        "minival with VGG-16 at 320x320, from its section 4; compare the steps, not the levels.",
+        "seeds and, where their maps have equal width, the head. FPN, PAFPN and SSD's layers have batch norms here, "
+        "which their papers do not give them, so that no row is held back for want of them: the others have them. The "
+        "paper's figures are COCO minival with VGG-16 at 320x320, from its section 4; compare the steps, not the "
+        "levels.",
         pages.ablation,
         pages.ablation_together,
     ),
@@ -66,6 +67,19 @@ PAGES = {
         "Linear soft-NMS and hard NMS over (images, classes, boxes), against a plain loop over classes and "
         "torchvision's `batched_nms`.",
         runtime_pages.nms,
+    ),
+    "training": Page(
+        "Trained detectors",
+        "Runs of `python -m detectors train` on small data sets of real pictures, from ImageNet weights, measured on "
+        "pictures that they have not seen. AP in percent. The published figures are of other splits of the same "
+        "pictures and of detectors that had seen COCO's boxes.",
+        pages.training,
+    ),
+    "loader": Page(
+        "Loading pictures",
+        "Images a second that reach training, by the number of loader processes and the work on each image: JPEG files "
+        "of 512x512 pixels, stretched to the size of the settings.",
+        runtime_pages.loader,
     ),
     "activations": Page(
         "Which level answers",

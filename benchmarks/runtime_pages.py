@@ -3,8 +3,9 @@
 from benchmarks import nms as suppression
 from benchmarks import plots
 from benchmarks import speed as detection
+from benchmarks.loader import RECIPES
 from benchmarks.pages import Source
-from benchmarks.tables import number, table, timing
+from benchmarks.tables import grouped, number, table, timing
 
 
 def speed(source: Source) -> list[str]:
@@ -85,3 +86,12 @@ def nms(source: Source) -> list[str]:
     file, line = source.plot("nms")
     plots.bars(file, shapes, series, "ms", log=True)
     return [*lines, line, ""]
+
+
+def loader(source: Source) -> list[str]:
+    """Images a second by count of loader processes and by work."""
+    body = []
+    for workers, rows in grouped(source.rows, "workers").items():
+        rates = {row["work"]: row["images_per_second"] for row in rows}
+        body.append([str(workers), *(number(rates.get(name)) for name in RECIPES)])
+    return table(["loader processes", *RECIPES], body)

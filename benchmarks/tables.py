@@ -37,6 +37,15 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def percent(value: float | None) -> str:
+    """A share in 0..1 in percent; COCO's -1 for what has no objects, and None, are empty.
+
+    >>> [percent(x) for x in (0.8234, -1.0, None)]
+    ['82.3', '', '']
+    """
+    return "" if value is None or value < 0 else f"{100 * value:.1f}"
+
+
 def spread(values: Sequence[float]) -> str:
     """Mean of APs in 0..1 over seeds in points, with their standard deviation where there are two or more.
 
