@@ -73,8 +73,8 @@ class Recipe:
 
 RECIPES = {
     "smoke": Recipe(64, "resnet10t", "resnet14t", 2, 3, 16, 1, 4, 1, (8, 4), (8, 48)),
-    "cpu": Recipe(128, "tf_efficientnet_lite0", "tf_efficientnet_lite2", 8, 4, 64, 16, 16, 2, (256, 96), (16, 112)),
-    "gpu": Recipe(320, "tf_efficientnet_lite0", "tf_efficientnet_lite2", 8, 6, 64, 24, 16, 3, (256, 256), (8, 256)),
+    "cpu": Recipe(128, "tf_efficientnet_lite0", "tf_efficientnet_lite2", 8, 4, 64, 1, 16, 2, (4096, 256), (16, 112)),
+    "gpu": Recipe(320, "tf_efficientnet_lite0", "tf_efficientnet_lite2", 8, 6, 64, 1, 16, 3, (8192, 512), (8, 256)),
 }
 
 

@@ -112,7 +112,10 @@ def _run(loop: Loop, accelerator: "Accelerator", log: RunLog) -> bool:
             return False
         accelerator.wait_for_everyone()  # for the best checkpoint to be there
         draw_results(loop.folder, loop.val, accelerator.device, write=main)
-        LOGGER.info("done: best AP %.3f after epoch %d, in %s", position.best, position.best_epoch, loop.folder)
+        if loop.val is None:
+            LOGGER.info("done, without a split to evaluate on: %s", loop.folder)
+        else:
+            LOGGER.info("done: best AP %.3f after epoch %d, in %s", position.best, position.best_epoch, loop.folder)
     return True
 
 
