@@ -3,7 +3,8 @@
 What changes: batch norms go into the convolutions before them; the box and class predictors of a map, which read the
 same input, become one convolution padded to a width that matrix units like; the reductions of MLFPN's base feature
 become one; weights and activations are channels-last and of the wanted precision; default boxes are computed once. On
-the CPU weights are packed once too (`detectors.packing`), or by the compiler.
+the CPU wide 3x3 convolutions are computed with less arithmetic (`detectors.winograd`), and the weights of the others
+are packed once (`detectors.packing`), or by the compiler.
 """
 
 import copy
@@ -22,6 +23,8 @@ from .head import SSDHead
 from .inputs import batch_images, check_images, image_sizes
 from .packing import can_pack, pack_convolutions
 from .postprocess import as_detections
+from .surgery import replace_modules
+from .winograd import use_winograd
 
 if TYPE_CHECKING:
     from .ssd import SSD
@@ -70,8 +73,7 @@ class DeployedDetector(nn.Module):
         if isinstance(model.pyramid.neck, MLFPN):
             merge_reductions(model.pyramid.neck)
         self.pyramid = model.pyramid.to(dtype).to(memory_format=torch.channels_last)
-        width = None if model.image_mean.is_cuda else _CPU_SLICE
-        self.head = MergedHead(model.head, width).to(dtype).to(memory_format=torch.channels_last)
+        self.head = MergedHead(model.head).to(dtype).to(memory_format=torch.channels_last)
         self.anchors, self.loss, self.postprocess = model.anchors, model.loss, model.postprocess
         self.register_buffer("image_mean", model.image_mean, persistent=False)
         self.register_buffer("image_std", model.image_std, persistent=False)
@@ -82,12 +84,21 @@ class DeployedDetector(nn.Module):
         self.register_buffer("priors", priors, persistent=False)
         self._compile = compile
         self._run: Any = self._eager
-        if not compile and can_pack(model.image_mean.device, dtype):
-            pack_convolutions(self, [torch.rand(3, *size)])
-        elif compile:
+        if model.image_mean.device.type == "cpu":
+            self._fit_to_cpu(torch.rand(3, *size), pack=not compile)
+        if compile:
             mode = "reduce-overhead" if model.image_mean.is_cuda else None
             self._run = torch.compile(self._eager, fullgraph=True, dynamic=False, mode=mode)
         self.eval()
+
+    def _fit_to_cpu(self, image: Tensor, *, pack: bool) -> None:
+        if not can_pack(image.device, self.dtype):
+            return
+        use_winograd(self, self.dtype, [image])
+        plain = [conv for conv in self.head.convs if isinstance(conv, nn.Conv2d)]
+        replace_modules(self.head, {conv: SlicedConv2d(conv, _CPU_SLICE) for conv in plain})
+        if pack:
+            pack_convolutions(self, [image])
 
     def train(self, mode: bool = True) -> "DeployedDetector":
         """Raises `ValueError` for `True`: a deployed detector has no batch norms left to train."""
@@ -143,23 +154,19 @@ class DeployedDetector(nn.Module):
 
 
 class MergedHead(nn.Module):
-    """An `SSDHead` with one convolution a map for boxes and classes, padded to a multiple of 32 channels.
-
-    Args:
-        head: the head, which stays as it is.
-        width: output channels that a convolution computes at once; None means all.
+    """An `SSDHead`, which stays as it is, with one convolution a map for boxes and classes, padded to a multiple of 32
+    channels.
     """
 
-    def __init__(self, head: SSDHead, width: int | None = None) -> None:
+    def __init__(self, head: SSDHead) -> None:
         super().__init__()
         self.num_classes = head.num_classes
         self.box_channels = 4 * head.boxes_per_cell
         self.channels = self.box_channels + head.num_classes * head.boxes_per_cell
-        merged = [
+        self.convs = nn.ModuleList(
             merge_convs((boxes, classes), -(-self.channels // _WIDTH) * _WIDTH)
             for boxes, classes in zip(head.boxes, head.classes)
-        ]
-        self.convs = nn.ModuleList(conv if width is None else SlicedConv2d(conv, width) for conv in merged)
+        )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """As `SSDHead.forward`: box offsets `(N, P, 4)` and class logits `(N, P, num_classes)`."""

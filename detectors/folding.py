@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .surgery import replace_modules
+
 
 def fold_batch_norms(module: nn.Module, *inputs: Tensor) -> int:
     """Fold every batch norm that directly follows a convolution into it, in place; returns how many.
@@ -41,13 +43,15 @@ def fold_batch_norms(module: nn.Module, *inputs: Tensor) -> int:
     pairs = [(conv, norm) for conv, norm in pairs if runs[conv] == runs[norm] == 1]
     for conv, norm in pairs:
         _fold(conv, norm)
-    kept = {norm: nn.Sequential(*(getattr(norm, n) for n in ("drop", "act") if hasattr(norm, n))) for _, norm in pairs}
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if child in kept:
-                rest = [m for m in kept[child] if not isinstance(m, nn.Identity)]
-                setattr(parent, name, rest[0] if len(rest) == 1 else nn.Sequential(*rest))
+    replace_modules(module, {norm: _without_norm(norm) for _, norm in pairs})
     return len(pairs)
+
+
+def _without_norm(norm: nn.Module) -> nn.Module:
+    """What timm's norm layers hold beside the norm."""
+    kept = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
+    kept = [m for m in kept if not isinstance(m, nn.Identity)]
+    return kept[0] if len(kept) == 1 else nn.Sequential(*kept)
 
 
 def _fold(conv: nn.Conv2d, norm: Any) -> None:

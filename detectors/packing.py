@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .surgery import conv_inputs, replace_modules
+
 _OPERATORS = torch.ops.mkldnn
 
 
@@ -52,28 +54,8 @@ class PackedConv2d(nn.Module):
 
 
 def pack_convolutions(module: nn.Module, *inputs: Any) -> int:
-    """Replace the convolutions that `module(*inputs)` runs by packed ones, in place; returns how many.
-
-    Subclasses of `nn.Conv2d`, which may do more than it does, stay as they are.
-    """
-    sizes: dict[nn.Module, tuple[int, ...]] = {}
-
-    def note_size(conv: nn.Module, args: tuple[Tensor, ...]) -> None:
-        sizes[conv] = tuple(args[0].shape)
-
-    plain = [
-        child
-        for child in module.modules()
-        if type(child) is nn.Conv2d and child.padding_mode == "zeros" and not isinstance(child.padding, str)
-    ]
-    hooks = [child.register_forward_pre_hook(note_size) for child in plain]
-    with torch.no_grad():
-        module(*inputs)
-    for hook in hooks:
-        hook.remove()
-    packed = {conv: PackedConv2d(conv, sizes[conv]) for conv in plain if conv in sizes}
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d) and child in packed:
-                setattr(parent, name, packed[child])
+    """Replace the convolutions that `module(*inputs)` runs by packed ones, in place; returns how many."""
+    shapes = conv_inputs(module, *inputs)
+    packed: dict[nn.Module, nn.Module] = {conv: PackedConv2d(conv, shape) for conv, shape in shapes.items()}
+    replace_modules(module, packed)
     return len(packed)

@@ -1,0 +1,50 @@
+"""Modules looked at while they run, and put in another's place."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Shape = tuple[int, ...]
+
+
+def conv_inputs(module: nn.Module, *inputs: Any) -> dict[nn.Conv2d, Shape]:
+    """The convolutions that `module(*inputs)` runs, each with the shape `(N, C, H, W)` of what it reads.
+
+    Subclasses of `nn.Conv2d`, which may do more than it does, are left out, as is padding other than zeros by number.
+
+    >>> conv_inputs(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.rand(1, 3, 6, 5))
+    {Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1)): (1, 3, 6, 5)}
+    """
+    shapes: dict[nn.Conv2d, Shape] = {}
+
+    def note(conv: nn.Module, args: tuple[Tensor, ...]) -> None:
+        shapes[conv] = tuple(args[0].shape)  # type: ignore[index]
+
+    plain = [
+        child
+        for child in module.modules()
+        if type(child) is nn.Conv2d and child.padding_mode == "zeros" and not isinstance(child.padding, str)
+    ]
+    hooks = [child.register_forward_pre_hook(note) for child in plain]
+    with torch.no_grad():
+        module(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return shapes
+
+
+def replace_modules(root: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+    """Put new modules in the place of old ones, in place, wherever they stand below `root`.
+
+    >>> old, new = nn.ReLU(), nn.SiLU()
+    >>> body = nn.Sequential(nn.Sequential(old), old)
+    >>> replace_modules(body, {old: new})
+    >>> body[0][0] is new and body[1] is new
+    True
+    """
+    for parent in list(root.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in new:
+                setattr(parent, name, new[child])
