@@ -77,9 +77,9 @@ class SSD(HubDetector):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes counts the background, so it is at least 2: got {num_classes}")
-        if class_names is not None and len(class_names) != num_classes - 1:
+        if class_names is not None and (isinstance(class_names, str) or len(class_names) != num_classes - 1):
             raise ValueError(
-                f"{num_classes} classes with the background need {num_classes - 1} names: got {class_names}"
+                f"{num_classes} classes with the background need {num_classes - 1} names: got {class_names!r}"
             )
         self.num_classes = num_classes
         self.class_names = None if class_names is None else list(class_names)

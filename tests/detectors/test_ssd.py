@@ -229,6 +229,7 @@ def test_m2det_needs_an_mlfpn():
     [
         ({"num_classes": 1}, "at least 2: got 1"),
         ({"class_names": ["a"]}, "4 classes with the background need 3 names"),
+        ({"class_names": "abc"}, "4 classes with the background need 3 names: got 'abc'"),
         ({"name": "m2det", "image_size": 8}, "needs maps of at least"),
         ({"image_size": (64, 0)}, "image_size"),
         ({"anchor_sizes": (0.1, 0.2)}, "anchor_sizes"),
