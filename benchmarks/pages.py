@@ -182,12 +182,11 @@ def ablation(source: Source) -> list[str]:
                 "" if paper is None or rows is first or paper_base is None else f"{paper - paper_base:+.1f}",
                 *(spread([row[name] for row in rows]) for name in ("AP50", "APs", "APm", "APl")),
                 *(number(rows[0][name]) for name in ("mparams", "gflops")),
-                number(statistics.mean(row["train_seconds"] for row in rows) / 60, 2),
                 str(len(rows)),
             ]
         )
     head = ["row", "AP", "step", "paper's AP", "paper's step", "AP50", "S", "M", "L", "M parameters", "GFLOPs"]
-    lines = table([*head, "minutes", "seeds"], body)
+    lines = table([*head, "seeds"], body)
     file, line = source.plot("ablation")
     values = [[100 * row["AP"] for row in rows] for rows in groups.values()]
     plots.bars(
