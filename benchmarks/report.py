@@ -107,6 +107,8 @@ class Report:
             )
         self.output.mkdir(parents=True, exist_ok=True)
         index = ["# Results", "", "Every number here comes from a results file that a command wrote.", ""]
+        if (self.output / "conclusion.md").exists():
+            index += ["In plain words: [when which neck pays](conclusion.md).", ""]
         entries = []
         for name, page in PAGES.items():
             files = {path.parent.name: path for path in sorted(self.results.glob(f"*/{name}.json"))}

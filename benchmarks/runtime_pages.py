@@ -45,7 +45,7 @@ def _roofline(row: dict[str, object]) -> list[str]:
     assert isinstance(parts, list)
     measured = ", ".join(f"{name} {number(value)}" for name, value in peaks.items() if isinstance(value, int | float))
     lines = [f"### {row['model']}, {row['precision']}, batch {row['batch']}: parts against measured peaks", ""]
-    lines += [f"Peaks of this machine: {measured}.", ""]
+    lines += [f"Peaks of this machine: {measured}. GFLOP are those done: Winograd's convolutions do fewer.", ""]
     body = [
         [
             part["part"],
