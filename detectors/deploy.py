@@ -37,8 +37,8 @@ class DeployedDetector(nn.Module):
     """What `SSD.deploy` returns: a detector for inference only, with the detector's own contract.
 
     `model(images)` gives a list of `{boxes, labels, scores}`, `model.forward_fixed(batch, sizes)` the fixed-size form.
-    It stays on the device that the detector is on. On the CPU the weights of wide 3x3 convolutions take up to 4 times the
-    memory.
+    It stays on the device that the detector is on. On the CPU the weights of wide 3x3 convolutions take up to 4 times
+    the memory.
 
     Args:
         detector: the detector, which stays as it is.
