@@ -6,7 +6,9 @@ from torch import Tensor
 
 from detectors import SSD, create_detector
 from detectors.data import SyntheticScales, evaluation_transforms
+from detectors.packing import can_pack
 from detectors.training.evaluation import evaluate
+from detectors.winograd import WinogradConv2d
 
 STEPS, BATCH = 300, 16
 
@@ -41,9 +43,16 @@ def learned() -> SSD:
 
 
 @pytest.mark.slow
-def test_average_precision_is_the_originals(learned: SSD) -> None:
+@pytest.mark.parametrize("least", [None, 16], ids=["as it is", "Winograd wherever it can be"])
+def test_average_precision_is_the_originals(learned: SSD, least: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if least is not None:  # this detector is narrower than those for which it pays
+        monkeypatch.setattr("detectors.winograd._LEAST_CHANNELS", least)
+        monkeypatch.setattr("detectors.winograd._LEAST_SIDE", 3)
     data = pictures(900, seed=1)
     expected = evaluate(learned, data)["AP"]
     assert expected > 0.25  # or there is little to lose
-    assert evaluate(learned.deploy(), data)["AP"] == pytest.approx(expected, abs=1e-4)
-    assert evaluate(learned.deploy(dtype=torch.bfloat16), data)["AP"] == pytest.approx(expected, abs=1e-3)
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 1e-3)):
+        deployed = learned.deploy(dtype=dtype)
+        used = sum(isinstance(module, WinogradConv2d) for module in deployed.modules())
+        assert (used > 0) == (least is not None and can_pack(torch.device("cpu"), dtype))
+        assert evaluate(deployed, data)["AP"] == pytest.approx(expected, abs=tolerance)
