@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -133,14 +134,17 @@ def expect(condition: bool, message: str) -> None:
         raise AssertionError(message)
 
 
-def expect_close(actual: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float, what: str) -> None:
-    """Raise an `AssertionError` where max|a - b| > tolerance * max|b| for a map."""
+def expect_close(
+    actual: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float, what: str, *, order: float = math.inf
+) -> None:
+    """Raise an `AssertionError` where ||a - b|| > tolerance * ||b|| for a map; the norm is the largest value, or L2."""
     expect(len(actual) == len(expected), f"{what}: {len(actual)} maps in place of {len(expected)}")
+    measure = "largest value" if order == math.inf else "norm"
     for i, (a, b) in enumerate(zip(actual, expected)):
         expect(a.shape == b.shape, f"{what}: map {i} has shape {tuple(a.shape)} in place of {tuple(b.shape)}")
         a, b = a.detach().double(), b.detach().double()
-        error = float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
+        error = float(torch.linalg.vector_norm(a - b, order) / torch.linalg.vector_norm(b, order).clamp(min=1e-12))
         expect(
             error <= tolerance,
-            f"{what}: map {i} differs by {error:.1e} of its largest value, where {tolerance:.0e} is allowed",
+            f"{what}: map {i} differs by {error:.1e} of its {measure}, where {tolerance:.0e} is allowed",
         )
