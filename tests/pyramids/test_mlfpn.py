@@ -22,6 +22,8 @@ def on_meta(**kwargs):
 
 
 def small(**kwargs):
+    # A group norm over the few values of a 1x1 map magnifies rounding without bound: by chance of the weights.
+    torch.manual_seed(0)
     return MLFPN([8, 16], **(SMALL | kwargs)).eval()
 
 
