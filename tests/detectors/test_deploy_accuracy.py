@@ -48,7 +48,7 @@ def test_average_precision_is_the_originals(learned: SSD, least: int | None, mon
     if least is not None:  # this detector is narrower than those for which it pays
         monkeypatch.setattr("detectors.winograd._LEAST_CHANNELS", least)
         monkeypatch.setattr("detectors.winograd._LEAST_SIDE", 3)
-    data = pictures(900, seed=1)
+    data = pictures(2500, seed=1)  # with fewer, chance alone moves AP by the tolerance
     expected = evaluate(learned, data)["AP"]
     assert expected > 0.25  # or there is little to lose
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 1e-3)):

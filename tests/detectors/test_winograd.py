@@ -20,31 +20,30 @@ def conv(inputs: int, outputs: int, **kwargs: object) -> nn.Conv2d:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    tile=st.sampled_from([2, 4]),
     batch=st.integers(1, 3),
     channels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     size=st.tuples(st.integers(1, 14), st.integers(1, 14)),
     bias=st.booleans(),
     last=st.booleans(),
 )
-def test_any_size_gives_the_convolution(tile, batch, channels, size, bias, last):
+def test_any_size_gives_the_convolution(batch, channels, size, bias, last):
     plain = conv(*channels, bias=bias)
     x = torch.randn(batch, channels[0], *size)
     if last:
         x = x.contiguous(memory_format=torch.channels_last)
     expected = plain.double()(x.double())
-    found = WinogradConv2d(plain.float(), tile)(x)
+    found = WinogradConv2d(plain.float())(x)
     assert found.shape == expected.shape
     if min(channels[1], *size) > 1:  # else strides are ambiguous
         assert found.is_contiguous(memory_format=torch.channels_last)
-    assert (found - expected).abs().max() <= 5e-5 * expected.abs().max().clamp(min=1e-3)
+    assert (found - expected).abs().max() <= 2e-5 * expected.abs().max().clamp(min=1e-3)
 
 
-@pytest.mark.parametrize(("dtype", "tile", "rounding"), [(torch.float32, 4, 3e-5), (torch.bfloat16, 2, 1.5e-2)])
-def test_wide_convolutions_stay_within_their_rounding(dtype, tile, rounding):
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
+def test_wide_convolutions_stay_within_their_rounding(dtype, rounding):
     plain, x = conv(256, 256), torch.randn(1, 256, 20, 20)
     expected = plain.double()(x.double())
-    found = WinogradConv2d(plain.to(dtype), tile)(x.to(dtype))
+    found = WinogradConv2d(plain.to(dtype))(x.to(dtype))
     assert found.dtype == dtype
     assert (found - expected).abs().max() <= rounding * expected.abs().max()
 
@@ -100,6 +99,6 @@ def test_a_wide_detector_deployed_gives_the_original_numbers(dtype, tolerance):
 def test_what_is_not_finite_spoils_its_tiles_alone():
     plain, x = conv(2, 3), torch.randn(1, 2, 16, 16)
     x[0, 0, 0, 0] = torch.nan
-    found = WinogradConv2d(plain, 4)(x)
+    found = WinogradConv2d(plain)(x)
     assert found[0, :, 0, 0].isnan().all()
     assert found[0, :, 8:, 8:].isfinite().all()
