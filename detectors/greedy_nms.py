@@ -5,7 +5,8 @@ Fig. 2.
 
 One operator keeps the loop out of compiled and exported graphs. The CPU has a loop of its own (`detectors.nms_cpu`),
 CUDA a Triton kernel (`detectors.nms_triton`), anything else runs `plain_greedy_nms`. All three do the same float32
-operations in the same order, and the gaussian's exponential in float64, so they pick in the same order.
+operations in the same order, and the gaussian's exponential in float64, so they pick in the same order. The best picks
+of an image are chosen here too, so that the CPU can leave out what cannot be among them.
 """
 
 import functools
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .nms_cpu import CPULoop
+from .top_k import ordered_top_k
 
 METHODS = ("linear", "gaussian", "hard")
 
@@ -70,7 +72,26 @@ def plain_greedy_nms(
     return index, value
 
 
-greedy_nms = torch.library.custom_op("pyramids::greedy_nms", plain_greedy_nms, mutates_args=())
+@torch.library.custom_op("pyramids::greedy_nms", mutates_args=())
+def greedy_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    method: str,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    max_picks: int,
+    max_kept: int,
+) -> tuple[Tensor, Tensor]:
+    """Pick as `plain_greedy_nms` within every class of every image, then keep the best picks of each image.
+
+    `boxes` is float32 (N, C, M, 4) in xyxy, or (N, 1, M, 4) where classes share them; `scores` is float32 (N, C, M). A
+    class gives at most `max_picks`; `max_kept` is at most C times that. Returns, in falling score, equal ones by class,
+    then index, the places in C * M of the picks, int64 (N, max_kept), and their scores, float32 (N, max_kept); both are
+    -1 beyond the last.
+    """
+    settings = (method, iou_threshold, sigma, min_score, max_picks)
+    return _best_of_image(*plain_greedy_nms(boxes.flatten(0, 1), scores.flatten(0, 1), *settings), scores, max_kept)
 
 
 @greedy_nms.register_fake
@@ -82,8 +103,9 @@ def _(
     sigma: float,
     min_score: float,
     max_picks: int,
+    max_kept: int,
 ) -> tuple[Tensor, Tensor]:
-    shape = (scores.shape[0], max_picks)
+    shape = (scores.shape[0], max_kept)
     return scores.new_empty(shape, dtype=torch.int64), scores.new_empty(shape)
 
 
@@ -96,12 +118,13 @@ def _(
     sigma: float,
     min_score: float,
     max_picks: int,
+    max_kept: int,
 ) -> tuple[Tensor, Tensor]:
-    if scores.shape[1] > TRITON_MAX_CANDIDATES or not _has_triton():
-        return plain_greedy_nms(boxes, scores, method, iou_threshold, sigma, min_score, max_picks)
-    from .nms_triton import greedy_nms_triton
-
-    return greedy_nms_triton(boxes, scores, method, iou_threshold, sigma, min_score, max_picks)
+    pick = plain_greedy_nms
+    if scores.shape[2] <= TRITON_MAX_CANDIDATES and _has_triton():
+        from .nms_triton import greedy_nms_triton as pick
+    settings = (method, iou_threshold, sigma, min_score, max_picks)
+    return _best_of_image(*pick(boxes.flatten(0, 1), scores.flatten(0, 1), *settings), scores, max_kept)
 
 
 @greedy_nms.register_kernel("cpu")
@@ -113,15 +136,15 @@ def _(
     sigma: float,
     min_score: float,
     max_picks: int,
+    max_kept: int,
 ) -> tuple[Tensor, Tensor]:
-    if scores.numel() == 0:
-        return scores.new_full((len(scores), max_picks), -1, dtype=torch.int64), scores.new_full(
-            (len(scores), max_picks), -1.0
-        )
-    loop = CPULoop(method, iou_threshold, sigma, min_score, max_picks)
+    shape = (scores.shape[0], max_kept)
+    if scores.numel() == 0 or max_kept == 0:
+        return scores.new_full(shape, -1, dtype=torch.int64), scores.new_full(shape, -1.0)
+    loop = CPULoop(method, iou_threshold, sigma, min_score, max_picks, max_kept)
     with np.errstate(all="ignore"):
         index, value = loop.run(boxes.detach().numpy(), scores.detach().numpy())
-    return torch.from_numpy(index), torch.from_numpy(value)
+    return _best_of_image(torch.from_numpy(index), torch.from_numpy(value), scores, max_kept)
 
 
 @functools.cache
@@ -132,6 +155,15 @@ def _has_triton() -> bool:
 def _single(number: float) -> float:
     """Round to float32, the precision in which a kernel receives its scalars."""
     return float(np.float32(number))
+
+
+def _best_of_image(index: Tensor, value: Tensor, scores: Tensor, max_kept: int) -> tuple[Tensor, Tensor]:
+    """From the picks of every class, (N * C, max_picks), the best of every image as `greedy_nms` gives them."""
+    images, classes, count = scores.shape
+    picks = value.shape[1]
+    value, place = ordered_top_k(value.view(images, classes * picks), max_kept)
+    index = index.view(images, classes * picks).gather(1, place) + place // max(picks, 1) * count
+    return index.where(value >= 0, -1), value
 
 
 def _candidates(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from .greedy_nms import METHODS, greedy_nms
-from .top_k import ordered_top_k
 
 
 def soft_nms(
@@ -45,14 +44,16 @@ def soft_nms(
     if boxes.ndim != 2 or boxes.shape[-1] != 4 or scores.shape != boxes.shape[:1]:
         raise ValueError(f"expected boxes (M, 4) and scores (M,), got {tuple(boxes.shape)} and {tuple(scores.shape)}")
     _check_tensors(boxes, scores)
+    count = scores.shape[0]
     index, value = greedy_nms(
-        boxes.detach()[None].float(),
-        scores.detach()[None].float(),
+        boxes.detach()[None, None].float(),
+        scores.detach()[None, None].float(),
         method,
         iou_threshold,
         sigma,
         min_score,
-        scores.shape[0],
+        count,
+        count,
     )
     kept = index[0] >= 0
     return index[0][kept], value[0][kept]
@@ -95,27 +96,25 @@ def batched_soft_nms(
             f"got {tuple(boxes.shape)} and {tuple(scores.shape)}"
         )
     _check_tensors(boxes, scores)
-    images, classes, count = scores.shape
+    _, classes, count = scores.shape
     boxes = boxes.detach().float()
     # No class can give more of the best K than K, and no more than it has.
     picks = min(max_per_class, max_per_image, count)
-    index, value = greedy_nms(
-        boxes.flatten(0, 1) if own else boxes,
-        scores.detach().float().flatten(0, 1),
+    found = min(max_per_image, classes * picks)
+    index, top_scores = greedy_nms(
+        boxes if own else boxes[:, None],
+        scores.detach().float(),
         method,
         iou_threshold,
         sigma,
         min_score,
         picks,
+        found,
     )
-    found = min(max_per_image, classes * picks)
-    top_scores, place = ordered_top_k(value.view(images, classes * picks), found)
-    candidate = index.view(images, classes * picks).gather(1, place).clamp(min=0)
-    is_detection = top_scores >= 0
-    label = torch.where(is_detection, place // max(picks, 1) + 1, 0)
-    if own:
-        candidate = candidate + place // max(picks, 1) * count
-        boxes = boxes.flatten(1, 2)
+    is_detection = index >= 0
+    label = torch.where(is_detection, index // max(count, 1) + 1, 0)
+    candidate = index.clamp(min=0) if own else index.clamp(min=0) % max(count, 1)
+    boxes = boxes.flatten(1, 2) if own else boxes
     top_boxes = boxes.gather(1, candidate[..., None].expand(-1, -1, 4))
     # A masked product would keep the NaN of a box that stands in for padding.
     top_boxes = torch.where(is_detection[..., None], top_boxes, 0.0)

@@ -11,57 +11,87 @@ from torch import Tensor
 # Candidates that are worked on together: they fit the cache, and one more would make torch start threads, which cost
 # more here than they give.
 _CHUNK_CANDIDATES = (1 << 15) - 1
+_LEAST_WIDTH = 32  # candidates of a class that are tried first; fewer cost as much
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int64]
 
 
 class CPULoop:
-    """The loop of `detectors.greedy_nms.greedy_nms`, on as few candidates as the result can depend on."""
+    """The picks of `detectors.greedy_nms.greedy_nms`, from as few candidates as the best of an image can depend on.
 
-    def __init__(self, method: str, iou_threshold: float, sigma: float, min_score: float, picks: int) -> None:
+    Scores only fall, so a candidate takes part in a pick of score s only if it starts at s or above. A class whose best
+    few candidates are tried first has made its picks above all others for good; and once an image has as many of those
+    as are kept, none of a lower score matters.
+    """
+
+    def __init__(
+        self, method: str, iou_threshold: float, sigma: float, min_score: float, picks: int, kept: int
+    ) -> None:
         self.method = method
         self.threshold = np.float32(iou_threshold)
         self.sigma = float(np.float32(sigma))
         self.min_score = np.float32(0 if method == "hard" else min_score)
         self.picks = picks
+        self.kept = kept
 
     def run(self, boxes: _Floats, scores: _Floats) -> tuple[_Ints, _Floats]:
-        """Return the picked indices and scores; arguments as of the operator."""
+        """Return the picked indices and scores (N * C, picks), without some that are not among an image's best.
+
+        Arguments as of the operator.
+        """
+        images, classes, _ = scores.shape
+        share = classes // boxes.shape[1]
+        valid = np.isfinite(scores) & (scores >= 0) & np.isfinite(boxes).all(-1).repeat(share, axis=1)
+        scores = np.where(valid, np.abs(scores), np.float32(-1)).reshape(images * classes, -1)
+        boxes = boxes.reshape(images * boxes.shape[1], -1, 4)
         index = np.full((len(scores), self.picks), -1, np.int64)
         value = np.full((len(scores), self.picks), -1, np.float32)
-        share = len(scores) // len(boxes)
-        valid = np.isfinite(scores) & (scores >= 0) & np.isfinite(boxes).all(-1).repeat(share, axis=0)
-        scores = np.where(valid, np.abs(scores), np.float32(-1))
-        rows = np.flatnonzero(valid.any(1))
-        # Scores only fall, so a candidate matters only if it starts above the last pick: try the best few first.
-        width = min(int(valid.sum(1).max()), max(2 * self.picks, 64))
+        left_out = np.full(len(scores), -1, np.float32)  # best score that a row has not tried
+        bound = np.full(len(scores), -1, np.float32)  # score from which a pick of a row is among its image's best
+        rows = np.flatnonzero(valid.any(2))
+        width = max(_LEAST_WIDTH, min(2 * self.picks, 4 * self.kept * images // max(len(rows), 1)))
         while len(rows):
+            width = min(width, int((scores[rows] >= 0).sum(1).max()))
             step = max(1, _CHUNK_CANDIDATES // width)
-            unsettled = []
             for chunk in np.split(rows, range(step, len(rows), step)):
-                columns, best_left_out = _best_columns(scores[chunk], width)
-                index[chunk], value[chunk] = self._pick(
-                    boxes[(chunk // share)[:, None], columns], scores[chunk[:, None], columns], columns
-                )
-                unsettled.append(chunk[(best_left_out >= 0) & (value[chunk, -1] <= best_left_out)])
-            rows = np.concatenate(unsettled)
-            width = min(2 * width, scores.shape[1])
+                columns, left_out[chunk] = _best_columns(scores[chunk], width)
+                own_boxes = boxes[(chunk // share)[:, None], columns]
+                tried = scores[chunk[:, None], columns]
+                index[chunk], value[chunk] = self._pick(own_boxes, tried, columns, bound[chunk])
+            final = np.where(value > left_out[:, None], value, np.float32(-1))
+            bound = self._bound(final.reshape(images, -1), classes)
+            rows = np.flatnonzero((left_out >= np.maximum(bound, 0)) & (value[:, -1] <= left_out))
+            scores = np.where(scores >= bound[:, None], scores, np.float32(-1))
+            width = scores.shape[1]  # what of it can still matter
         return index, value
 
-    def _pick(self, boxes: _Floats, scores: _Floats, columns: _Ints) -> tuple[_Ints, _Floats]:
+    def _bound(self, final: _Floats, classes: int) -> _Floats:
+        """The least score (N * C,) with which another pick of a class would be among the best of its image.
+
+        `final` (N, C * picks) are the picks made for good, else -1. Of equal scores the first classes' are kept.
+        """
+        # As in `ordered_top_k`: value and position as one unique integer.
+        key = (final.view(np.int32).astype(np.int64) << 32) - np.arange(final.shape[1])
+        place = -np.partition(key, -self.kept, axis=1)[:, -self.kept, None] & 0xFFFFFFFF
+        last = np.take_along_axis(final, place, axis=1)
+        is_before = np.arange(classes) * self.picks <= place
+        return np.where(is_before, last, np.nextafter(last, np.float32(np.inf))).reshape(-1)
+
+    def _pick(self, boxes: _Floats, scores: _Floats, columns: _Ints, bound: _Floats) -> tuple[_Ints, _Floats]:
+        """The picks (rows, picks) from candidates (rows, columns), without those below a row's bound (rows,)."""
         scores = np.ascontiguousarray(scores)
         index = np.full((self.picks, len(scores)), -1, np.int64)
         value = np.full((self.picks, len(scores)), -1, np.float32)
         # A box that starts below min_score goes only if a pick overlaps it. Without any, every low score means "gone".
         keep_low = bool(((scores >= 0) & (scores < self.min_score)).any())
-        floor = np.float32(0) if keep_low else self.min_score
+        floor = np.maximum(bound, np.float32(0) if keep_low else self.min_score)
         planes = self._planes(boxes, scores, keep_low)
         row_ids, row = np.arange(len(scores)), np.arange(len(scores))
         buffers = torch.empty(3, *scores.shape).unbind()
         for pick in range(min(self.picks, scores.shape[1])):
             if pick % 16 == 15:
-                alive = scores >= floor
+                alive = scores >= floor[row_ids, None]
                 width = int(alive.sum(1).max())
                 if width == 0:
                     break

@@ -35,12 +35,14 @@ def _translate_ordered_top_k(values, k: int):
 
 
 def _translate_greedy_nms(
-    boxes, scores, method: str, iou_threshold: float, sigma: float, min_score: float, max_picks: int
+    boxes, scores, method: str, iou_threshold: float, sigma: float, min_score: float, max_picks: int, max_kept: int
 ):
     hard = method == "hard"
-    return _greedy_nms(
-        boxes,
-        scores,
+    rest = op.Constant(value_ints=[-1])
+    count = op.Shape(scores, start=2)
+    index, value = _greedy_nms(
+        op.Reshape(boxes, op.Concat(rest, count, op.Constant(value_ints=[4]), axis=0)),
+        op.Reshape(scores, op.Concat(rest, count, axis=0)),
         op.Constant(value_float=iou_threshold),
         op.Constant(value_float=sigma),
         # A box is gone where the IoU is above the first and its lowered score below the second.
@@ -49,12 +51,17 @@ def _translate_greedy_nms(
         op.Constant(value=ir.tensor(np.array(method == "gaussian"))),
         op.Constant(value_int=max_picks),
     )
+    by_image = op.Concat(op.Shape(scores, start=0, end=1), rest, axis=0)
+    best, place = op.TopK(op.Reshape(value, by_image), op.Constant(value_ints=[max_kept]), axis=1)
+    row = op.Div(place, op.Constant(value_ints=[max_picks]))
+    index = op.GatherElements(op.Reshape(index, by_image), place, axis=1) + row * count
+    return op.Where(best >= op.Constant(value_float=0.0), index, rest), best
 
 
 @script(default_opset=op)
 def _greedy_nms(
     boxes, scores, iou_threshold, sigma, gone_above, gone_below, gaussian: BOOL, max_picks: INT64
-) -> tuple[INT64, FLOAT]:
+) -> tuple[INT64[...], FLOAT[...]]:
     # Rows of scores that share their boxes each get a copy.
     rows = op.Shape(scores, start=0, end=1)
     one = op.Constant(value_ints=[1])

@@ -100,25 +100,63 @@ def test_reference(method: str, min_score: float) -> None:
         torch.testing.assert_close(lowered, torch.tensor(values), rtol=0, atol=1e-6)
 
 
+def best_of_plain(
+    boxes: Tensor, scores: Tensor, *settings: object, max_picks: int, max_kept: int
+) -> tuple[Tensor, Tensor]:
+    """The operator's definition: the plain loop in every class, then the best of each image by a stable sort."""
+    images, classes, count = scores.shape
+    index, value = plain_greedy_nms(boxes.flatten(0, 1), scores.flatten(0, 1), *settings, max_picks)
+    index, value = index.view(images, classes, -1), value.view(images, classes, -1)
+    index = torch.where(index >= 0, index + torch.arange(classes)[:, None] * count, -1).flatten(1)
+    value, order = value.flatten(1).sort(dim=1, descending=True, stable=True)
+    return index.gather(1, order)[:, :max_kept], value[:, :max_kept]
+
+
 @pytest.mark.parametrize("method", METHODS)
 @given(candidates(), st.sampled_from([0.0, 0.001, 0.3]), st.integers(1, 14))
 @settings(max_examples=60, deadline=None)
 def test_cpu_loop_equals_plain_loop(method: str, sample: tuple[Tensor, Tensor], min_score: float, picks: int) -> None:
     boxes, scores = sample
-    arguments = (boxes[None], scores[None], method, 0.3, 0.5, min_score, picks)
-    for fast, plain in zip(greedy_nms(*arguments), plain_greedy_nms(*arguments)):
+    arguments = (boxes[None, None], scores[None, None], method, 0.3, 0.5, min_score)
+    limits = {"max_picks": picks, "max_kept": picks}
+    for fast, plain in zip(greedy_nms(*arguments, **limits), best_of_plain(*arguments, **limits)):
         torch.testing.assert_close(fast, plain, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("picks", [1, 40, 300])
-def test_many_candidates_equal_plain_loop(method: str, picks: int) -> None:
-    """Enough candidates for the CPU loop to try the best few first, split the rows and drop columns."""
-    boxes, scores = random_boxes(3, 300), random_scores(150, 300)
-    scores[0], scores[1] = 0.5, scores[1].round(decimals=1)
-    scores[2, 5:], scores[3] = -1.0, -1.0
-    arguments = (boxes, scores, method, 0.3, 0.5, 0.001, picks)
-    for fast, plain in zip(greedy_nms(*arguments), plain_greedy_nms(*arguments)):
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("max_picks", "max_kept"), [(1, 9), (40, 1), (40, 30), (40, 200), (300, 1000), (300, 15000)])
+def test_many_candidates_equal_plain_loop(method: str, shared: bool, max_picks: int, max_kept: int) -> None:
+    """Enough candidates for the CPU loop to try the best few first, split the classes and drop candidates."""
+    boxes, scores = random_boxes(3, 1 if shared else 50, 300), random_scores(3, 50, 300)
+    scores[0, 0], scores[0, 1] = 0.5, scores[0, 1].round(decimals=1)
+    scores[0, 2, 5:], scores[0, 3] = -1.0, -1.0
+    scores[1] = scores[1].round(decimals=2)  # so that many are equal where the best of the image end
+    scores[2, 4:] = -1.0
+    arguments = (boxes, scores, method, 0.3, 0.5, 0.001)
+    limits = {"max_picks": max_picks, "max_kept": max_kept}
+    for fast, plain in zip(greedy_nms(*arguments, **limits), best_of_plain(*arguments, **limits)):
+        torch.testing.assert_close(fast, plain, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(
+    sample=st.lists(candidates(), min_size=4, max_size=4),
+    min_score=st.sampled_from([0.0, 0.001, 0.3]),
+    max_kept=st.integers(1, 24),
+)
+@settings(max_examples=60, deadline=None)
+def test_best_of_an_image_equal_plain_loop(method, sample, min_score, max_kept):
+    """Two images of two classes each; the loop tries one candidate of each class first."""
+    count = max(len(scores) for _, scores in sample)
+    boxes = torch.stack([torch.nn.functional.pad(b, (0, 0, 0, count - len(b))) for b, _ in sample]).unflatten(0, (2, 2))
+    scores = torch.stack([torch.nn.functional.pad(s, (0, count - len(s)), value=-1) for _, s in sample])
+    arguments = (boxes, scores.unflatten(0, (2, 2)), method, 0.3, 0.5, min_score)
+    limits = {"max_picks": count, "max_kept": min(max_kept, 2 * count)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detectors.nms_cpu._LEAST_WIDTH", 1)
+        found = greedy_nms(*arguments, **limits)
+    for fast, plain in zip(found, best_of_plain(*arguments, **limits)):
         torch.testing.assert_close(fast, plain, rtol=0, atol=0)
 
 
@@ -285,6 +323,6 @@ def test_ordered_top_k_keeps_the_earlier_of_equals() -> None:
 
 
 def test_operators_keep_the_rules_of_torch_library() -> None:
-    arguments = (random_boxes(2, 9), random_scores(4, 9), "linear", 0.3, 0.5, 0.001, 5)
-    torch.library.opcheck(greedy_nms, arguments)
-    torch.library.opcheck(ordered_top_k, (random_scores(3, 9), 4))
+    arguments = (random_boxes(2, 1, 9), random_scores(2, 4, 9), "linear", 0.3, 0.5, 0.001, 5, 12)
+    for operator, inputs in ((greedy_nms, arguments), (ordered_top_k, (random_scores(3, 9), 4))):
+        assert set(torch.library.opcheck(operator, inputs).values()) == {"SUCCESS"}

@@ -19,7 +19,7 @@ METHODS = ("linear", "gaussian", "hard")
 # Triton decides on import whether to interpret, so this needs a process of its own.
 INTERPRETED = """
 import math, torch
-from detectors.greedy_nms import greedy_nms
+from detectors.greedy_nms import plain_greedy_nms
 from detectors.nms_triton import greedy_nms_triton
 
 generator = torch.Generator().manual_seed(0)
@@ -37,7 +37,7 @@ for rows, box_rows, count, picks in ((4, 2, 37, 40), (2, 2, 70, 9), (2, 1, 1, 3)
     for method in ("linear", "gaussian", "hard"):
         for min_score in (0.0, 0.1):
             arguments = (boxes, scores, method, 0.3, 0.75, min_score, picks)
-            for kernel, cpu in zip(greedy_nms_triton(*arguments), greedy_nms(*arguments)):
+            for kernel, cpu in zip(greedy_nms_triton(*arguments), plain_greedy_nms(*arguments)):
                 torch.testing.assert_close(kernel, cpu, rtol=0, atol=0)
             assert kernel.shape == (rows, picks)
 print("agrees")
@@ -83,8 +83,8 @@ def test_cuda_equals_cpu(method: str, shape: tuple[int, int, int]) -> None:
     scores[0, 0, :3] = scores[0, 0, 0]
     for number in (0, shape[2] // 2):
         boxes[0, 0, number, 0] = torch.nan
-    settings = (method, 0.3, 0.5, 0.001, 100)
-    boxes, scores = boxes.flatten(0, 1), scores.flatten(0, 1)
+    picks = min(100, shape[2])
+    settings = (method, 0.3, 0.5, 0.001, picks, min(200, shape[1] * picks))
     index, value = greedy_nms(boxes.cuda(), scores.cuda(), *settings)
     expected_index, expected_value = greedy_nms(boxes, scores, *settings)
     torch.testing.assert_close(index.cpu(), expected_index, rtol=0, atol=0)
