@@ -19,7 +19,7 @@ _PATCH = _TILE + 2  # side of the inputs that a tile reads
 # -2 the largest error in bfloat16 is 4 times that of these.
 _POINTS = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)
 # With fewer channels or smaller maps moving the tiles costs what the arithmetic saves.
-_LEAST_CHANNELS = 256
+_LEAST_WEIGHTS = 128 * 256  # input times output channels
 _LEAST_SIDE = 20
 
 
@@ -86,7 +86,7 @@ def _powers(count: int) -> Tensor:
 def pays(conv: nn.Conv2d, shape: Shape) -> bool:
     """Whether a convolution has a Winograd form, and an input wide and large enough for it to be faster."""
     form = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-    wide = min(conv.in_channels, conv.out_channels) >= _LEAST_CHANNELS
+    wide = conv.in_channels * conv.out_channels >= _LEAST_WEIGHTS
     return form == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and wide and min(shape[2:]) >= _LEAST_SIDE
 
 

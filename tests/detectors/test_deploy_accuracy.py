@@ -46,7 +46,7 @@ def learned() -> SSD:
 @pytest.mark.parametrize("least", [None, 16], ids=["as it is", "Winograd wherever it can be"])
 def test_average_precision_is_the_originals(learned: SSD, least: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if least is not None:  # this detector is narrower than those for which it pays
-        monkeypatch.setattr("detectors.winograd._LEAST_CHANNELS", least)
+        monkeypatch.setattr("detectors.winograd._LEAST_WEIGHTS", least**2)
         monkeypatch.setattr("detectors.winograd._LEAST_SIDE", 3)
     data = pictures(2500, seed=1)  # with fewer, chance alone moves AP by the tolerance
     expected = evaluate(learned, data)["AP"]

@@ -51,10 +51,11 @@ def test_wide_convolutions_stay_within_their_rounding(dtype, rounding):
 @pytest.mark.parametrize(
     ("inputs", "outputs", "kwargs", "side", "expected"),
     [
-        (256, 256, {}, 20, True),
+        (128, 256, {}, 20, True),
+        (256, 128, {}, 20, True),
         (256, 256, {}, 19, False),
-        (255, 256, {}, 20, False),
-        (256, 255, {}, 20, False),
+        (128, 255, {}, 20, False),
+        (255, 128, {}, 20, False),
         (256, 256, {"stride": 2}, 40, False),
         (256, 256, {"dilation": 2, "padding": 2}, 40, False),
         (256, 256, {"padding": 0}, 40, False),
