@@ -52,5 +52,36 @@ def measure(
             began = time.perf_counter()
             function(*inputs[i % len(inputs)])
             times.append((time.perf_counter() - began) * 1e3)
+    return _timing(times)
+
+
+def compare(
+    baseline: Callable[..., Any],
+    function: Callable[..., Any],
+    inputs: Sequence[tuple[Any, ...]],
+    *,
+    device: torch.device,
+    repeats: int = 20,
+    warmup: int = 3,
+) -> tuple[Timing, float]:
+    """Time `function` as `measure` does, each call right after one of `baseline` on the same input.
+
+    Returns also how many times longer the baseline took, as the median over these pairs: what else a machine does, and
+    how fast it runs at the moment, meets both.
+    """
+    for call in (baseline, function):
+        measure(call, inputs, device=device, repeats=1, warmup=warmup)
+    ours, ratios = [], []
+    for i in range(repeats):
+        own_input = [inputs[i % len(inputs)]]
+        before, after = (
+            measure(call, own_input, device=device, repeats=1, warmup=0).median_ms for call in (baseline, function)
+        )
+        ours.append(after)
+        ratios.append(before / after)
+    return _timing(ours), statistics.median(ratios)
+
+
+def _timing(times: list[float]) -> Timing:
     lower, median, upper = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
     return Timing(median, lower, upper, len(times))

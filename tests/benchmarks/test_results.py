@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.command import Cell, run_cells
 from benchmarks.results import SCHEMA, Results, read_results
-from benchmarks.timing import measure
+from benchmarks.timing import compare, measure
 
 CPU = torch.device("cpu")
 
@@ -88,3 +88,18 @@ def test_timings_rotate_over_inputs():
     assert seen == [0, 1, 0, 1, 2, 0, 1]
     assert timing.repeats == 5
     assert 0 <= timing.lower_ms <= timing.median_ms <= timing.upper_ms
+
+
+def test_a_comparison_takes_turns_on_the_same_input():
+    seen = []
+    timing, ratio = compare(
+        lambda x: seen.append(("baseline", x)),
+        lambda x: seen.append(("ours", x)),
+        [(0,), (1,)],
+        device=CPU,
+        repeats=3,
+        warmup=0,
+    )
+    assert seen[2:] == [(who, x) for x in (0, 1, 0) for who in ("baseline", "ours")]
+    assert timing.repeats == 3
+    assert ratio > 0
