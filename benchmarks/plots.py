@@ -55,7 +55,11 @@ def bars(
         axes.set(ylabel=label, **({"yscale": "log"} if log else {}))
         axes.grid(axis="y", alpha=0.3)
         if len(series) > 1:
-            drawn.legend(loc="outside upper center", fontsize=8, ncols=4)
+            for columns in (4, 3, 2, 1):  # as many as fit
+                legend = drawn.legend(loc="outside upper center", fontsize=8, ncols=columns)
+                if columns == 1 or legend.get_window_extent().width < drawn.bbox.width:
+                    break
+                legend.remove()
 
 
 def scatter(file: Path, points: Mapping[str, Sequence[tuple[float, float]]], labels: tuple[str, str]) -> None:
