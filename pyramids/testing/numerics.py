@@ -8,7 +8,7 @@ from .strategies import for_all_sizes
 from .subject import expect, expect_close, fresh, infer, make_maps, other_sizes, usual_sizes
 
 REORDERED = 1e-4  # float32 sums taken in another order
-BF16 = 0.25  # bf16 has 8 bits, and a neck of a hundred layers adds up their roundings: to 0.09 in eight MLFPNs
+BF16 = 0.15  # bf16 has 8 bits, and a neck of a hundred layers adds up their roundings: to 0.09 in eight MLFPNs
 
 
 def deterministic(neck: nn.Module, examples: int) -> None:
@@ -58,6 +58,7 @@ def autocast(neck: nn.Module, examples: int) -> None:
         # By the norm: a single value of a deep neck may be far off.
         expect_close(infer(subject, maps), expected, BF16, "bf16 autocast", order=2)
         expect_close(infer(subject, [x.bfloat16() for x in maps]), expected, BF16, "bf16 maps under autocast", order=2)
+    with torch.autocast(maps[0].device.type, dtype=torch.bfloat16):  # anew: inference leaves casts without gradients
         outputs = subject.train()(maps)
     torch.autograd.backward([x.float().square().mean() for x in outputs if x.requires_grad])
     for name, p in subject.named_parameters():

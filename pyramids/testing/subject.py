@@ -146,5 +146,5 @@ def expect_close(
         error = float(torch.linalg.vector_norm(a - b, order) / torch.linalg.vector_norm(b, order).clamp(min=1e-12))
         expect(
             error <= tolerance,
-            f"{what}: map {i} differs by {error:.1e} of its {measure}, where {tolerance:.0e} is allowed",
+            f"{what}: map {i} differs by {error:.1e} of its {measure}, where {tolerance:g} is allowed",
         )

@@ -67,6 +67,17 @@ def test_memory_is_bounded(loss, dtype):
     assert 2**28 < memory.peak < 2**31
 
 
+def pretends_cuda() -> bool:
+    """Whether tensors without data can be on a GPU that is not there: not in torch 2.8 without a driver."""
+    try:
+        with FakeTensorMode():
+            torch.rand(2, device="cuda")[:, None].sum()
+    except RuntimeError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not pretends_cuda(), reason="this torch needs a driver for tensors without data on CUDA")
 @LOSSES
 def test_no_operation_needs_the_host(loss):
     """On tensors without data a read of a value fails; nothing made on the CPU may reach the device either."""
