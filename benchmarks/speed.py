@@ -2,7 +2,7 @@
 
 The paper's Fig. 5 (M2Det, arXiv 1811.04533, section 4.3): network and NMS at batch 1, averaged over images. Weights are
 random, so what NMS has to do is set by the score threshold: at 0 every class is full, the most there can be; at the
-models' own thresholds untrained scores leave it nearly idle. Both stand in the table.
+models' own thresholds it has less. Both stand in the table.
 """
 
 from collections.abc import Callable, Iterator, Mapping
