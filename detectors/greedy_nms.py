@@ -90,8 +90,21 @@ def greedy_nms(
     then index, the places in C * M of the picks, int64 (N, max_kept), and their scores, float32 (N, max_kept); both are
     -1 beyond the last.
     """
-    settings = (method, iou_threshold, sigma, min_score, max_picks)
-    return _best_of_image(*plain_greedy_nms(boxes.flatten(0, 1), scores.flatten(0, 1), *settings), scores, max_kept)
+    if scores.numel() == 0 or max_kept == 0:
+        shape = (scores.shape[0], max_kept)
+        return scores.new_full(shape, -1, dtype=torch.int64), scores.new_full(shape, -1.0)
+    if scores.device.type == "cpu":
+        loop = CPULoop(method, iou_threshold, sigma, min_score, max_picks, max_kept)
+        with np.errstate(all="ignore"):
+            picked = loop.run(boxes.detach().numpy(), scores.detach().numpy())
+        index, value = torch.from_numpy(picked[0]), torch.from_numpy(picked[1])
+    else:
+        pick = plain_greedy_nms
+        if scores.is_cuda and scores.shape[2] <= TRITON_MAX_CANDIDATES and _has_triton():
+            from .nms_triton import greedy_nms_triton as pick
+        settings = (method, iou_threshold, sigma, min_score, max_picks)
+        index, value = pick(boxes.flatten(0, 1), scores.flatten(0, 1), *settings)
+    return _best_of_image(index, value, scores, max_kept)
 
 
 @greedy_nms.register_fake
@@ -107,44 +120,6 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     shape = (scores.shape[0], max_kept)
     return scores.new_empty(shape, dtype=torch.int64), scores.new_empty(shape)
-
-
-@greedy_nms.register_kernel("cuda")
-def _(
-    boxes: Tensor,
-    scores: Tensor,
-    method: str,
-    iou_threshold: float,
-    sigma: float,
-    min_score: float,
-    max_picks: int,
-    max_kept: int,
-) -> tuple[Tensor, Tensor]:
-    pick = plain_greedy_nms
-    if scores.shape[2] <= TRITON_MAX_CANDIDATES and _has_triton():
-        from .nms_triton import greedy_nms_triton as pick
-    settings = (method, iou_threshold, sigma, min_score, max_picks)
-    return _best_of_image(*pick(boxes.flatten(0, 1), scores.flatten(0, 1), *settings), scores, max_kept)
-
-
-@greedy_nms.register_kernel("cpu")
-def _(
-    boxes: Tensor,
-    scores: Tensor,
-    method: str,
-    iou_threshold: float,
-    sigma: float,
-    min_score: float,
-    max_picks: int,
-    max_kept: int,
-) -> tuple[Tensor, Tensor]:
-    shape = (scores.shape[0], max_kept)
-    if scores.numel() == 0 or max_kept == 0:
-        return scores.new_full(shape, -1, dtype=torch.int64), scores.new_full(shape, -1.0)
-    loop = CPULoop(method, iou_threshold, sigma, min_score, max_picks, max_kept)
-    with np.errstate(all="ignore"):
-        index, value = loop.run(boxes.detach().numpy(), scores.detach().numpy())
-    return _best_of_image(torch.from_numpy(index), torch.from_numpy(value), scores, max_kept)
 
 
 @functools.cache
