@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.command import Command
 from benchmarks.results import Results
 from detectors import create_detector, list_detectors
-from detectors.ssd import SSD
+from detectors.models.ssd import SSD
 from pyramids import MLFPN
 
 PICTURE = "activations.png"

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.command import Cell, Command
 from detectors.data import DetectionDataset, SyntheticScales, evaluation_transforms, find_splits, load_dataset
-from detectors.ssd import SSD
+from detectors.models.ssd import SSD
 from detectors.training import TrainConfig, evaluate, train
 from detectors.training.backbone_weights import package_for
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from benchmarks.timing import measure
-from detectors.deploy import DeployedDetector
+from detectors.inference.deploy import DeployedDetector
 from pyramids import MLFPN
 
 
@@ -65,7 +65,7 @@ def _packed_conv_flops(x: Any, weight: Any, *args: Any, out_shape: Any, **kwargs
     return conv_flop_count(x, weight, out_shape)
 
 
-# torch counts its own convolutions, but not those of `detectors.packing`.
+# torch counts its own convolutions, but not those of `detectors.inference.packing`.
 _FLOPS = {torch.ops.mkldnn._convolution_pointwise: _packed_conv_flops}
 
 

@@ -13,7 +13,7 @@ from benchmarks.command import Cell, Command, run_cells
 from benchmarks.loader import synthetic_folder
 from benchmarks.results import Results
 from detectors.data import DetectionDataset, evaluation_transforms, load_dataset
-from detectors.ssd import SSD
+from detectors.models.ssd import SSD
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 

@@ -1,16 +1,15 @@
 """Complete detectors on the necks of `pyramids`: M2Det, SSD and any mix."""
 
+from detectors.models.anchors import DefaultBoxes
+from detectors.models.loss import FocalLoss, MultiBoxLoss
+from detectors.models.m2det import M2Det
+from detectors.models.postprocess import PostProcess
+from detectors.models.ssd import SSD
+from detectors.models.zoo import create_detector, list_detectors
+from detectors.ops.box_coder import BoxCoder
+from detectors.ops.nms import batched_soft_nms, soft_nms
+from detectors.released import load_released_checkpoint
 from pyramids import __version__
-
-from .anchors import DefaultBoxes
-from .box_coder import BoxCoder
-from .loss import FocalLoss, MultiBoxLoss
-from .m2det import M2Det
-from .nms import batched_soft_nms, soft_nms
-from .postprocess import PostProcess
-from .released import load_released_checkpoint
-from .ssd import SSD
-from .zoo import create_detector, list_detectors
 
 __all__ = [
     "SSD",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from detectors.ssd import SSD
+from detectors.models.ssd import SSD
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 

@@ -85,7 +85,7 @@ class HubDetector(  # type: ignore[call-arg]
         config: dict[str, Any] | None = None,
         **unused: Any,
     ) -> T:
-        from .zoo import create_detector
+        from detectors.models.zoo import create_detector
 
         if not config or "detector" not in config:
             raise ValueError(f"{model_id} holds no config.json of a detector: expected a folder of save_pretrained")

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .m2det import M2Det
-from .zoo import create_detector
+from detectors.models.m2det import M2Det
+from detectors.models.zoo import create_detector
 
 Weights = Mapping[str, Tensor]
 

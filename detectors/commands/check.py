@@ -31,7 +31,7 @@ class Check:
 
     def run(self) -> int:
         from detectors.data import check_dataset
-        from detectors.training.run_folder import write_json
+        from detectors.training.run_log import write_json
 
         report = check_dataset(self.data, format=self.format)
         show(report)

@@ -33,8 +33,8 @@ class Demo:
         from detectors.training.cells import cells_of
         from detectors.training.evaluation import CocoResult, detect
         from detectors.training.failures import TrainingStopped
-        from detectors.training.run_folder import write_json
-        from detectors.training.session import train
+        from detectors.training.run import train
+        from detectors.training.run_log import write_json
 
         if self.images < 1 or self.held_out < 1:
             raise ValueError(f"--images and --held-out must be at least 1: got {self.images} and {self.held_out}")

@@ -36,7 +36,7 @@ class Eval:
         from detectors.data import evaluation_transforms, find_splits, load_dataset
         from detectors.training.evaluation import CocoResult, detect
         from detectors.training.pictures import draw_comparison, draw_precision
-        from detectors.training.run_folder import write_json
+        from detectors.training.run_log import write_json
 
         if self.batch_size < 1:
             raise ValueError(f"--batch-size must be at least 1: got {self.batch_size}")

@@ -22,7 +22,7 @@ class Export:
 
     def run(self) -> int:
         from detectors.checkpoints import open_detector
-        from detectors.export import export_onnx, export_program
+        from detectors.inference.export import export_onnx, export_program
 
         detector = open_detector(self.checkpoint, image_size=self.image_size)
         export = export_onnx if self.format == "onnx" else export_program

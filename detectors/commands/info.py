@@ -8,7 +8,7 @@ import tyro
 if TYPE_CHECKING:
     from torch import nn
 
-    from detectors.ssd import SSD
+    from detectors.models.ssd import SSD
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Info:
         from rich.console import Console
         from rich.table import Table
 
-        from detectors.zoo import create_detector
+        from detectors.models.zoo import create_detector
 
         given: dict[str, Any] = {"image_size": self.image_size, "backbone": self.backbone}
         with torch.device("meta"):

@@ -11,7 +11,7 @@ class Models:
         from rich.console import Console
         from rich.table import Table
 
-        from detectors.zoo import list_detectors, preset
+        from detectors.models.zoo import list_detectors, preset
 
         table = Table("name", "backbone", "neck", "input", box=None)
         for name in list_detectors():

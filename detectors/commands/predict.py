@@ -10,7 +10,7 @@ import tyro
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detectors.deploy import DeployedDetector
+    from detectors.inference.deploy import DeployedDetector
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -41,7 +41,7 @@ class Predict:
         from rich.progress import track
 
         from detectors.checkpoints import open_detector
-        from detectors.visualize import save_detections
+        from detectors.drawing import save_detections
 
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is a score in 0..1: got {self.threshold}")

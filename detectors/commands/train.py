@@ -24,7 +24,7 @@ class Train(TrainConfig):
 
     def run(self) -> int:
         from detectors.training.failures import TrainingStopped
-        from detectors.training.session import train
+        from detectors.training.run import train
 
         try:
             options = self.options()

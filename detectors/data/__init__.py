@@ -1,8 +1,8 @@
 """Data sets with boxes: COCO, Pascal VOC and YOLO folders, a synthetic one, transforms and checks."""
 
-from detectors.data.anchors_suggestion import AnchorSuggestion, suggest_anchors
-from detectors.data.check import HealthReport, SplitHealth, check_dataset
+from detectors.data.anchor_suggestion import AnchorSuggestion, suggest_anchors
 from detectors.data.dataset import DetectionDataset, ImageRecord, Problem, collate
+from detectors.data.health import HealthReport, SplitHealth, check_dataset
 from detectors.data.loading import find_splits, load_dataset
 from detectors.data.mosaic import mosaic
 from detectors.data.synthetic import SyntheticScales, export_coco

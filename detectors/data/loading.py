@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from detectors.data import coco, voc, yolo
 from detectors.data.dataset import DetectionDataset, Transforms
+from detectors.data.formats import coco, voc, yolo
 from detectors.data.images import SUFFIXES
 from detectors.data.records import Problem, RawSplit, check_records
 

@@ -2,6 +2,6 @@
 
 from detectors.training.config import TrainConfig
 from detectors.training.evaluation import evaluate
-from detectors.training.session import train
+from detectors.training.run import train
 
 __all__ = ["TrainConfig", "evaluate", "train"]

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from detectors.ssd import SSD
+from detectors.models.ssd import SSD
 
 
 def checkpoint_activations(model: SSD) -> None:

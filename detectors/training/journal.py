@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detectors.training.run_folder import METRICS, SPEED, JsonLines
+from detectors.training.run_log import METRICS, SPEED, JsonLines
 
 
 class Journal:

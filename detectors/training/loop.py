@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 
 from detectors.data import DetectionDataset
-from detectors.ssd import SSD
+from detectors.models.ssd import SSD
 from detectors.training.checkpoint import Checkpoints, replace_folder
 from detectors.training.config import TrainConfig
+from detectors.training.data import Batch, default_workers, training_loader
 from detectors.training.distributed import StepBatches, is_distributed
 from detectors.training.evaluation import Interrupted, evaluate
 from detectors.training.failures import TrainingStopped, disk_errors, memory_errors
-from detectors.training.feeding import Batch, default_workers, training_loader
 from detectors.training.guard import SkipCounter
 from detectors.training.journal import Journal
 from detectors.training.progress import Progress

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from detectors.data import DetectionDataset
-from detectors.ssd import SSD
+from detectors.drawing import compare
+from detectors.models.ssd import SSD
 from detectors.training.evaluation import CocoResult, detect
-from detectors.training.run_folder import METRICS, read_lines
-from detectors.visualize import compare
+from detectors.training.run_log import METRICS, read_lines
 
 
 def draw_results(folder: Path, val: DetectionDataset | None, device: torch.device, *, write: bool) -> None:

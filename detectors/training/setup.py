@@ -9,10 +9,10 @@ import torch
 from detectors.data import DetectionDataset, evaluation_transforms, find_splits, load_dataset, training_transforms
 from detectors.data.dataset import Transforms
 from detectors.data.records import Problem
-from detectors.ssd import SSD
+from detectors.models.ssd import SSD
+from detectors.models.zoo import create_detector
 from detectors.training.backbone_weights import load_backbone_weights, package_for
 from detectors.training.config import TrainConfig
-from detectors.zoo import create_detector
 
 LOGGER = logging.getLogger("detectors.training")
 
@@ -64,7 +64,7 @@ def report_problems(split: str, problems: list[Problem], *, strict: bool, shown:
 
 
 def augmentation(config: TrainConfig, image_size: tuple[int, int], *, defer_photometric: bool = False) -> Transforms:
-    """The training recipe with its switches; photometric distortion can be left to the device (`feeding.Batch.to`)."""
+    """The training recipe with its switches; photometric distortion can be left to the device (`data.Batch.to`)."""
     on = config.augment
     return training_transforms(
         image_size,

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
-from detectors.ssd import SSD
+from detectors.models.ssd import SSD
 from detectors.training.config import TrainConfig
+from detectors.training.data import Batch
 from detectors.training.distributed import any_process, is_distributed, mean_positives
 from detectors.training.ema import WeightAverage
-from detectors.training.feeding import Batch
 from detectors.training.guard import BufferGuard, gradient_norm
 from detectors.training.optimizer import GuardedOptimizer
 from detectors.training.schedule import lr_factor

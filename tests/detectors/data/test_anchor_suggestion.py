@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.ops import box_convert, box_iou
 
-from detectors.anchors import DefaultBoxes, default_anchor_sizes
 from detectors.data import DetectionDataset, SyntheticScales, load_dataset, suggest_anchors
+from detectors.models.anchors import DefaultBoxes, default_anchor_sizes
 
 MAPS = [(40, 40), (20, 20), (10, 10), (5, 5), (3, 3), (1, 1)]
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from training_runs import evaluate_into, in_process, in_processes, tiny_config, train_until, write_data
 
 from detectors.training.distributed import StepBatches
-from detectors.training.session import train
+from detectors.training.run import train
 
 NEVER = ("never", 0)
 

@@ -10,13 +10,13 @@ from training_runs import tiny_config
 
 from detectors import create_detector
 from detectors.training import TrainConfig
+from detectors.training.data import Batch
 from detectors.training.distributed import mean_positives
 from detectors.training.ema import WeightAverage
 from detectors.training.failures import TrainingStopped
-from detectors.training.feeding import Batch
 from detectors.training.optimizer import GuardedOptimizer
 from detectors.training.reports import Means
-from detectors.training.session import make_accelerator, train
+from detectors.training.run import make_accelerator, train
 from detectors.training.step import Stepper
 
 

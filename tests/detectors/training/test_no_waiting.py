@@ -13,9 +13,9 @@ from torchvision.transforms.v2 import RandomPhotometricDistort
 
 from detectors import create_detector
 from detectors.data.photometric import Distortion
-from detectors.loss import DetectionLoss, FocalLoss, MultiBoxLoss
+from detectors.models.loss import DetectionLoss, FocalLoss, MultiBoxLoss
 from detectors.training import TrainConfig
-from detectors.training.feeding import Batch
+from detectors.training.data import Batch
 from detectors.training.step import LOSSES, Stepper
 
 COUNTS = [3, 0, 1, 2]

@@ -7,7 +7,7 @@ import pytest
 from training_runs import in_process, tiny_config, train_until
 
 from detectors.training.checkpoint import Checkpoints, DamagedCheckpoint
-from detectors.training.session import train
+from detectors.training.run import train
 
 NEVER = ("never", 0)
 # Before the first checkpoint, some steps in, in the third checkpoint's writing, between two renames, inside an

@@ -8,7 +8,7 @@ from training_runs import TINY, tiny_config, write_data
 
 from detectors.cli import main
 from detectors.commands.train import Train
-from detectors.training.session import train
+from detectors.training.run import train
 
 
 @pytest.fixture(scope="module")

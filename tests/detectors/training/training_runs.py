@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from detectors.data import SyntheticScales, export_coco
-from detectors.training import TrainConfig, checkpoint, evaluation, session
+from detectors.training import TrainConfig, checkpoint, evaluation, run
 
 # What takes long to import, so that a new process starts in a fraction of a second.
-PRELOAD = ["detectors.training.session", "accelerate", "torch.utils.tensorboard", "faster_coco_eval"]
+PRELOAD = ["detectors.training.run", "accelerate", "torch.utils.tensorboard", "faster_coco_eval"]
 TINY = ["num_levels=1", "num_scales=3", "channels=16", "base_channels=[16,16]"]
 
 
@@ -85,7 +85,7 @@ def train_until(config: TrainConfig, resume: bool, place: str, count: int) -> No
 
         number = signal.SIGKILL if place == "step" else signal.SIGTERM
         Stepper.__call__ = passing(Stepper.__call__, number)  # type: ignore[method-assign]
-    finished = session.train(config, resume=resume)
+    finished = run.train(config, resume=resume)
     raise SystemExit(0 if finished else 143)
 
 
@@ -128,7 +128,7 @@ def evaluate_into(data: Path, checkpoint_folder: Path, file: Path) -> None:
     from accelerate import Accelerator
 
     from detectors.data import evaluation_transforms, load_dataset
-    from detectors.ssd import SSD
+    from detectors.models.ssd import SSD
 
     accelerator = Accelerator(cpu=True)
     dataset = load_dataset(data, "val", transforms=evaluation_transforms())

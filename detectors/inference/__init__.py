@@ -1,0 +1,1 @@
+"""Trained detectors made fast, combined over scales and exported."""

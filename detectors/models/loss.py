@@ -1,0 +1,222 @@
+"""Losses of a one-stage detector: boxes and classes against matched default boxes.
+
+MultiBox loss: Single Shot MultiBox Detector (arXiv 1512.02325), Section 2.2, "Training objective" and "Hard negative
+mining". Focal loss: Focal Loss for Dense Object Detection (arXiv 1708.02002), Sections 3 and 4.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from detectors.ops.box_coder import BoxCoder
+from detectors.ops.matcher import match_boxes
+
+# Logits that the focal loss treats at once: 64 MiB a float32 tensor, of which about eight live together.
+_LOGITS_PER_CHUNK = 2**24
+
+
+class DetectionLoss(nn.Module, ABC):
+    """What the losses share: matching, the box loss, and the number of positives that both parts are divided by.
+
+    A subclass says what class logits mean: how they are learned, turned into scores and initialized. `box_coder` must
+    be the one that decodes the predictions.
+
+    The divisor is the batch's number of positives, at least 1. `reduce_positives`, an argument and an attribute, maps
+    that number (a float32 scalar) to another divisor, which is used as it is. Distributed training averages gradients
+    over processes, so there it is the sum over processes, at least 1, over the number of processes: many processes then
+    equal one that has the whole batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        iou_threshold: float = 0.5,
+        box_coder: BoxCoder | None = None,
+        reduce_positives: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 < iou_threshold <= 1:
+            raise ValueError(f"iou_threshold must lie in (0, 1], got {iou_threshold}")
+        self.iou_threshold = iou_threshold
+        self.box_coder = box_coder or BoxCoder()
+        self.reduce_positives = reduce_positives
+
+    @abstractmethod
+    def classification(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        """Summed loss of logits (N, P, C) against matched labels (N, P)."""
+
+    @abstractmethod
+    def scores(self, class_logits: Tensor) -> Tensor:
+        """Foreground scores (N, P, C - 1) in 0..1 of logits (N, P, C)."""
+
+    @abstractmethod
+    def initial_bias(self, num_anchors: int, num_classes: int) -> Tensor:
+        """Bias (num_anchors * num_classes) of a class head, anchor by anchor, from which training starts calibrated."""
+
+    def forward(
+        self, box_regression: Tensor, class_logits: Tensor, priors: Tensor, boxes: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        """The scalars `bbox_regression` and `classification`, divided by the positives of the batch.
+
+        `box_regression` (N, P, 4), `class_logits` (N, P, C) with background 0, `priors` (P, 4) cxcywh fractions,
+        `boxes` (N, M, 4) xyxy fractions, `labels` (N, M) in 1..C-1, or 0 on padding rows. Computed in float32, under
+        autocast too. Never waits for the device.
+
+        Raises:
+            ValueError: if shapes do not fit each other.
+        """
+        _check_shapes(box_regression, class_logits, priors, boxes, labels)
+        with torch.autocast(box_regression.device.type, enabled=False):
+            matches = match_boxes(priors, boxes, labels, iou_threshold=self.iou_threshold)
+            positive = matches.labels > 0  # [N, P]
+            count = positive.sum().float()
+            divisor = count.clamp(min=1) if self.reduce_positives is None else self.reduce_positives(count)
+            # Both sides are zeroed, not their loss: rows of padding boxes then cannot leak inf * 0 into the gradient.
+            offsets = self.box_coder.encode(matches.boxes, priors.float()).where(positive[..., None], 0.0)
+            predicted = box_regression.float().where(positive[..., None], 0.0)
+            return {
+                "bbox_regression": F.smooth_l1_loss(predicted, offsets, reduction="sum") / divisor,
+                "classification": self.classification(class_logits, matches.labels) / divisor,
+            }
+
+
+class MultiBoxLoss(DetectionLoss):
+    """SSD's loss: smooth L1 on positives, cross entropy on positives and the hardest negatives of each image.
+
+    An image takes `negatives_per_positive` negatives a positive (rounded up) and at least `min_negatives`, so that
+    images without boxes teach what background looks like. The default, 3, weighs such an image as one with a single
+    positive. With `min_negatives=0` it gives nothing, as in SSD. Other arguments: see `DetectionLoss`.
+
+    >>> loss = MultiBoxLoss()
+    >>> priors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
+    >>> boxes, labels = torch.tensor([[[0.5, 0.5, 0.9, 0.9]]]), torch.tensor([[1]])
+    >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 3), priors, boxes, labels)["classification"]
+    tensor(2.1972)
+    """
+
+    def __init__(
+        self,
+        *,
+        iou_threshold: float = 0.5,
+        negatives_per_positive: float = 3.0,
+        min_negatives: int = 3,
+        box_coder: BoxCoder | None = None,
+        reduce_positives: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__(iou_threshold=iou_threshold, box_coder=box_coder, reduce_positives=reduce_positives)
+        if not 0 < negatives_per_positive < math.inf:
+            raise ValueError(f"negatives_per_positive must be positive, got {negatives_per_positive}")
+        if min_negatives < 0:
+            raise ValueError(f"min_negatives must not be negative, got {min_negatives}")
+        self.negatives_per_positive = negatives_per_positive
+        self.min_negatives = min_negatives
+
+    def classification(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        losses = F.cross_entropy(class_logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+        losses = losses.view(labels.shape)  # [N, P]
+        return losses.where(self._mined(losses.detach(), labels > 0), 0.0).sum()
+
+    def _mined(self, losses: Tensor, positive: Tensor) -> Tensor:
+        """Mask (N, P) of the positives and the hardest negatives; of equal losses the first prior counts as harder."""
+        num_priors = losses.shape[1]
+        num_positives = positive.sum(dim=1, keepdim=True)  # [N, 1]
+        wanted = (num_positives * self.negatives_per_positive).clamp(min=self.min_negatives)
+        num_negatives = torch.minimum(wanted, num_priors - num_positives)
+        order = losses.masked_fill(positive, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        hardest = torch.arange(num_priors, device=losses.device) < num_negatives  # by rank
+        return positive | torch.zeros_like(positive).scatter(1, order, hardest)
+
+    def scores(self, class_logits: Tensor) -> Tensor:
+        """Softmax over all classes, without the background's column."""
+        return class_logits.float().softmax(dim=-1)[..., 1:]
+
+    def initial_bias(self, num_anchors: int, num_classes: int) -> Tensor:
+        """Starts at the share of foreground that mining shows: 1 in 1 + `negatives_per_positive`, even over classes.
+
+        The background's bias is then where its gradient vanishes in the mean, so the first steps move no bias at once.
+        """
+        bias = torch.zeros(num_anchors, num_classes)
+        bias[:, 0] = math.log(max(num_classes - 1, 1) * self.negatives_per_positive)
+        return bias.flatten()
+
+
+class FocalLoss(DetectionLoss):
+    """RetinaNet's loss: smooth L1 on positives, focal binary cross entropy on every default box and foreground class.
+
+    Scores are sigmoids, each class for itself, so column 0 of the logits is neither learned nor read; it stays so that
+    a head fits either loss. There is no band of ignored overlaps: matching is that of `MultiBoxLoss`. `alpha` weighs
+    positives, 1 - `alpha` the rest; `gamma` mutes what is already right; every score starts at `prior_probability`.
+    Other arguments: see `DetectionLoss`.
+
+    >>> loss = FocalLoss()
+    >>> priors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
+    >>> boxes, labels = torch.tensor([[[0.5, 0.5, 0.9, 0.9]]]), torch.tensor([[1]])
+    >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 3), priors, boxes, labels)["classification"]
+    tensor(0.4332)
+    """
+
+    def __init__(
+        self,
+        *,
+        iou_threshold: float = 0.5,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        prior_probability: float = 0.01,
+        box_coder: BoxCoder | None = None,
+        reduce_positives: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__(iou_threshold=iou_threshold, box_coder=box_coder, reduce_positives=reduce_positives)
+        if not 0 < alpha < 1 or not 0 < prior_probability < 1:
+            raise ValueError(f"alpha and prior_probability must lie in (0, 1), got {alpha} and {prior_probability}")
+        if not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma must not be negative, got {gamma}")
+        self.alpha = alpha
+        self.gamma = gamma
+        self.prior_probability = prior_probability
+
+    def classification(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        # Autograd would keep several tensors as large as the logits. Chunks of images, computed anew in the backward
+        # pass, keep none; pointwise arithmetic is cheap.
+        num_chunks = max(-(-class_logits.numel() // _LOGITS_PER_CHUNK), 1)
+        total = torch.zeros((), device=class_logits.device)
+        for logits, targets in zip(class_logits.chunk(num_chunks), labels.chunk(num_chunks)):
+            total = total + checkpoint(self._focal, logits, targets, use_reentrant=False, preserve_rng_state=False)
+        return total
+
+    def _focal(self, logits: Tensor, labels: Tensor) -> Tensor:
+        classes = torch.arange(1, logits.shape[-1], device=logits.device)
+        hit = labels[..., None] == classes  # [N, P, C - 1]
+        foreground = logits[..., 1:].float()
+        # With the logit's sign turned on hits, sigmoid is how wrong the score is, and softplus its cross entropy.
+        wrong = foreground.where(~hit, -foreground)
+        losses = wrong.sigmoid().pow(self.gamma) * F.softplus(wrong)
+        return (losses.where(~hit, 0.0).sum() * (1 - self.alpha)) + (losses.where(hit, 0.0).sum() * self.alpha)
+
+    def scores(self, class_logits: Tensor) -> Tensor:
+        """Sigmoid of every foreground column."""
+        return class_logits[..., 1:].float().sigmoid()
+
+    def initial_bias(self, num_anchors: int, num_classes: int) -> Tensor:
+        """Every foreground score starts at `prior_probability` (the paper's Section 4.1); the unused column at 0."""
+        bias = torch.full((num_anchors, num_classes), -math.log((1 - self.prior_probability) / self.prior_probability))
+        bias[:, 0] = 0
+        return bias.flatten()
+
+
+def _check_shapes(box_regression: Tensor, class_logits: Tensor, priors: Tensor, boxes: Tensor, labels: Tensor) -> None:
+    given = [tuple(t.shape) for t in (box_regression, class_logits, priors, boxes, labels)]
+    if [len(shape) for shape in given] == [3, 3, 2, 3, 2]:
+        images, num_priors = class_logits.shape[:2]
+        num_boxes = labels.shape[1]
+        expected = [(images, num_priors, 4), (num_priors, 4), (images, num_boxes, 4), (images, num_boxes)]
+        if given[:1] + given[2:] == expected and class_logits.shape[2] >= 2:
+            return
+    raise ValueError(
+        "expected box_regression (N, P, 4), class_logits (N, P, 2 or more), priors (P, 4), boxes (N, M, 4) and "
+        f"labels (N, M), got {', '.join(map(str, given))}"
+    )

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: boxes coded and matched, and suppression."""

@@ -1,0 +1,179 @@
+"""`detector.deploy`: another arrangement of the same arithmetic, so the same numbers."""
+
+import pytest
+import torch
+from torch import nn
+
+from detectors import create_detector
+from detectors.inference.deploy import SlicedConv2d, merge_convs
+from detectors.inference.folding import fold_batch_norms
+from detectors.inference.packing import PackedConv2d, can_pack
+
+MIXES = [
+    ("resnet18", "mlfpn", {"num_levels": 3, "channels": 32}),
+    ("resnet18", "mlfpn", {"num_levels": 3, "channels": 32, "design": "released"}),
+    ("resnet18", "mlfpn", {"num_levels": 3, "channels": 32, "reuse_base": False, "smooth": False, "sfam": False}),
+    ("tf_efficientnet_lite0", "bifpn", {"num_cells": 1}),
+    ("resnet18", "deconv", {"out_channels": 32}),
+    ("convnext_atto", "fpn", {"out_channels": 32}),
+]
+
+
+def lively(backbone: str, neck: str, **kwargs: object):
+    """A detector whose batch norms have statistics of their own and whose head tells inputs apart."""
+    torch.manual_seed(0)
+    model = create_detector("ssd", 5, backbone=backbone, neck=neck, **kwargs)
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_mean.normal_(0, 0.1)
+            m.running_var.uniform_(0.8, 1.5)
+            nn.init.uniform_(m.weight, 0.8, 1.2)
+            nn.init.normal_(m.bias, std=0.1)
+    for conv in (*model.head.boxes, *model.head.classes):
+        nn.init.normal_(conv.weight, std=0.02)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("backbone", "neck", "kwargs"), MIXES)
+def test_deployed_numbers_are_the_originals(backbone, neck, kwargs):
+    model = lively(backbone, neck, **kwargs)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    deployed = model.deploy()
+    batch = torch.rand(2, 3, 320, 320)
+    with torch.no_grad():
+        boxes, logits, _ = model.predict(batch)
+        features = deployed.pyramid((batch - deployed.image_mean) / deployed.image_std)
+        deployed_boxes, deployed_logits = deployed.head(features)
+    for ours, theirs in ((deployed_boxes, boxes), (deployed_logits, logits)):
+        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_deployed_detections_are_the_originals():
+    model = lively("resnet18", "mlfpn", num_levels=2, channels=32)
+    images = [torch.rand(3, 200, 300), torch.rand(3, 320, 320)]
+    for ours, theirs in zip(model.deploy()(images), model(images)):
+        assert len(theirs["boxes"]) > 0
+        torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=1e-3, atol=1e-4)
+
+
+def test_no_batch_norm_is_left_where_each_follows_a_convolution():
+    deployed = lively("resnet18", "mlfpn", num_levels=2, channels=32).deploy()
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in deployed.modules())
+
+
+def test_bfloat16_stays_close():
+    model = lively("resnet18", "mlfpn", num_levels=2, channels=32)
+    batch, sizes = torch.rand(1, 3, 320, 320), torch.tensor([[320, 320]])
+    deployed = model.deploy(dtype=torch.bfloat16)
+    assert next(deployed.pyramid.parameters()).dtype == torch.bfloat16
+    boxes, scores, _, valid = deployed.forward_fixed(batch, sizes)
+    _, reference, _, _ = model.forward_fixed(batch, sizes)
+    assert boxes.dtype == torch.float32
+    assert valid.any()
+    assert (scores - reference).abs().max() < 0.05
+
+
+def test_another_size_than_built_for_takes_default_boxes_of_its_own():
+    model = lively("resnet18", "fpn", out_channels=32)
+    model.image_size = None
+    images = [torch.rand(3, 96, 128)]
+    [ours], [theirs] = model.deploy()(images), model(images)
+    torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+def test_compiled_numbers_are_the_originals(dtype, tolerance):
+    from torch._dynamo.utils import counters
+
+    model = lively("resnet18", "mlfpn", num_levels=2, channels=32)
+    batch, sizes = torch.rand(1, 3, 320, 320), torch.tensor([[320, 320]])
+    counters.clear()
+    _, scores, _, _ = model.deploy(dtype=dtype, compile=True).forward_fixed(batch, sizes)
+    _, reference, _, _ = model.forward_fixed(batch, sizes)
+    torch.testing.assert_close(scores, reference, rtol=1e-3, atol=tolerance)
+    if can_pack(batch.device, dtype):  # weights are constants to the compiler, else it could not lay them out anew
+        assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0
+
+
+def test_on_the_cpu_weights_are_packed_but_for_the_compiler():
+    model = lively("resnet18", "mlfpn", num_levels=2, channels=32)
+    plain = [type(m) for m in model.deploy(compile=True).modules()]
+    packed = [type(m) for m in model.deploy().modules()]
+    assert PackedConv2d not in plain
+    if can_pack(torch.device("cpu"), torch.float32):
+        assert nn.Conv2d not in packed
+        assert packed.count(PackedConv2d) == plain.count(nn.Conv2d)
+
+
+def test_it_stays_where_and_as_it_was_made():
+    deployed = lively("resnet18", "fpn", out_channels=32).deploy()
+    assert not any(m.training for m in deployed.modules())
+    assert deployed.to("cpu") is deployed
+    for elsewhere in ("meta", torch.bfloat16):
+        with pytest.raises(ValueError, match="keeps its device and precision"):
+            deployed.to(elsewhere)
+
+
+def test_a_norm_is_folded_only_where_it_alone_reads_its_convolution():
+    shared = nn.Conv2d(3, 4, 1)
+    twice = nn.Sequential(shared, nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1), shared)  # the first convolution runs twice
+    assert fold_batch_norms(twice.eval(), torch.rand(1, 3, 4, 4)) == 0
+    apart = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4))
+    assert fold_batch_norms(apart.eval(), torch.rand(1, 3, 4, 4)) == 0
+    assert isinstance(apart[2], nn.BatchNorm2d)
+
+
+def test_merged_convolutions_give_the_concatenation_and_zeros():
+    convs = [nn.Conv2d(3, n, 3, padding=1) for n in (2, 5)]
+    x = torch.rand(1, 3, 6, 6)
+    merged = merge_convs(convs, width=8)
+    torch.testing.assert_close(merged(x)[:, :7], torch.cat([conv(x) for conv in convs], dim=1))
+    assert not merged(x)[:, 7:].any()
+
+
+def test_a_sliced_convolution_is_the_whole_one():
+    conv = nn.Conv2d(3, 10, 3, padding=1, stride=2)
+    sliced = SlicedConv2d(conv, 4)
+    assert [part.out_channels for part in sliced.convs] == [4, 4, 2]
+    x = torch.rand(2, 3, 9, 7)
+    torch.testing.assert_close(sliced(x), conv(x))
+
+
+@pytest.mark.parametrize("fault", ["NaN scores", "NaN boxes", "equal scores", "no candidates"])
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_a_broken_head_breaks_no_detection(fault, dtype):
+    model = lively("resnet18", "fpn", out_channels=32)
+    with torch.no_grad():
+        for boxes, classes in zip(model.head.boxes, model.head.classes):
+            if fault == "NaN boxes":
+                boxes.bias[:12] = torch.nan  # three of six boxes a cell
+            elif fault == "NaN scores":
+                classes.bias[:15] = torch.nan
+            else:
+                classes.weight.zero_()
+                classes.bias.zero_()
+    model.postprocess.score_threshold = 0.3 if fault == "no candidates" else 0.05  # equal scores are 1 in 5
+    model.postprocess.candidates_per_class = 60  # far fewer than default boxes
+    detector = model if dtype is None else model.deploy(dtype=dtype)
+    with torch.no_grad():
+        [found] = detector([torch.rand(3, 800, 800)])
+    assert found["boxes"].isfinite().all()
+    assert found["scores"].isfinite().all()
+    if fault == "no candidates":
+        assert len(found["boxes"]) == 0
+        return
+    assert 0 < len(found["boxes"]) <= 200
+    assert (found["scores"].diff() <= 0).all()
+    if fault == "equal scores":
+        assert found["scores"][0].item() == pytest.approx(0.2)
+        assert found["labels"][0] == 1
+
+
+def test_bad_requests_are_refused():
+    model = lively("resnet18", "fpn", out_channels=32)
+    with pytest.raises(ValueError, match="float64"):
+        model.deploy(dtype=torch.float64)
+    with pytest.raises(ValueError, match="cannot be trained"):
+        model.deploy().train()

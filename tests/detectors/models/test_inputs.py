@@ -1,0 +1,143 @@
+"""Bad input: every error names the image's index and what was expected."""
+
+import pytest
+import torch
+
+from detectors.models.inputs import as_size, batch_images, pad_targets
+
+GOOD = torch.rand(3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (torch.rand(1, 32, 32), ValueError, r"image 1 has shape \(1, 32, 32\): expected RGB"),
+        (torch.rand(4, 32, 32), ValueError, r"image 1 has shape \(4, 32, 32\)"),
+        (torch.rand(32, 32), ValueError, "image 1 has shape"),
+        (torch.rand(3, 0, 32), ValueError, "image 1 is 0x32 pixels"),
+        (torch.rand(3, 1, 1), ValueError, "image 1 is 1x1 pixels"),
+        (torch.zeros(3, 32, 32, dtype=torch.uint8), TypeError, r"image 1 is torch.uint8.*divide by 255.*ToDtype"),
+        ([[0.0]], TypeError, "image 1 is a list"),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_bad_images(tiny, targets, image, error, message, training):
+    model = tiny().train(training)
+    with pytest.raises(error, match=message):
+        model([GOOD, image], targets(1, 1))
+
+
+def test_no_images(tiny):
+    with pytest.raises(ValueError, match="images is empty"):
+        tiny().eval()([])
+    with pytest.raises(TypeError, match="list of tensors"):
+        tiny().eval()(GOOD)
+    with pytest.raises(TypeError, match="got a NoneType"):
+        tiny().eval()(None)
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        (torch.rand(1, 1, 64, 64), ValueError, r"RGB, \(N, 3, H, W\): got the shape \(1, 1, 64, 64\)"),
+        (torch.rand(3, 64, 64), ValueError, r"got the shape \(3, 64, 64\)"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), TypeError, r"floating point in 0\.\.1: got torch\.uint8"),
+    ],
+)
+def test_bad_batches(tiny, batch, error, message):
+    with pytest.raises(error, match=message):
+        tiny().eval().forward_fixed(batch, torch.tensor([[64, 64]]))
+
+
+def target(boxes=((4.0, 4.0, 20.0, 20.0),), labels=(1,), dtype=torch.int64):
+    return {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=dtype)}
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (target([[20.0, 4.0, 20.0, 20.0]]), ValueError, "target 1: box 0, .* is empty: it needs x2 > x1"),
+        (target([[4.0, 20.0, 20.0, 10.0]]), ValueError, "target 1: box 0, .* is empty"),
+        (target([[40.0, 4.0, 50.0, 20.0]]), ValueError, "target 1: box 0, .* outside the image of 32x32"),
+        (target([[-9.0, 4.0, 0.0, 20.0]]), ValueError, "target 1: box 0, .* outside the image"),
+        (target([[float("nan"), 4.0, 20.0, 20.0]]), ValueError, "target 1: box 0, .* not finite"),
+        (target([[4.0, 4.0, float("inf"), 20.0]]), ValueError, "target 1: box 0, .* not finite"),
+        (target(labels=[0]), ValueError, "target 1: label 0 is 0: expected 1 to 3"),
+        (target(labels=[4]), ValueError, "target 1: label 0 is 4: expected 1 to 3"),
+        (target(labels=[1, 2]), ValueError, "target 1 has 1 boxes and labels of shape"),
+        (target(labels=[1], dtype=torch.int32), TypeError, "target 1 has labels of torch.int32"),
+        ({"boxes": torch.zeros(1, 4, dtype=torch.int64), "labels": torch.ones(1, dtype=torch.int64)}, TypeError, "1"),
+        ({"boxes": torch.zeros(1, 5), "labels": torch.ones(1, dtype=torch.int64)}, ValueError, r"\(1, 5\)"),
+        ({"boxes": torch.zeros(0, 4)}, ValueError, r"target 1 lacks \['labels'\]: it has \['boxes'\]"),
+        ({"boxes": [[4.0, 4.0, 20.0, 20.0]], "labels": [1]}, TypeError, "target 1 has boxes that are a list"),
+        (None, TypeError, "target 1 is a NoneType"),
+    ],
+)
+def test_bad_targets(tiny, bad, error, message):
+    model = tiny().train()
+    with pytest.raises(error, match=message):
+        model([GOOD, GOOD], [target(), bad])
+
+
+def test_targets_and_images_of_differing_counts(tiny):
+    model = tiny().train()
+    with pytest.raises(ValueError, match="2 images and 1 targets"):
+        model([GOOD, GOOD], [target()])
+    with pytest.raises(ValueError, match="needs targets"):
+        model([GOOD])
+
+
+def test_values_are_checked_only_on_demand_elsewhere(tiny):
+    model = tiny().train()
+    bad = target([[20.0, 4.0, 20.0, 20.0]])
+    losses = model([GOOD], [bad], validate=False)
+    assert all(value.isfinite() for value in losses.values())
+    with pytest.raises(ValueError, match="target 0"):
+        model([GOOD], [bad], validate=True)
+
+
+def test_boxes_that_reach_over_the_border_are_fine(tiny):
+    losses = tiny().train()([GOOD], [target([[-3.0, -2.0, 20.0, 40.0]])])
+    assert all(value.isfinite() for value in losses.values())
+
+
+def test_stretch():
+    batch = batch_images([torch.ones(3, 10, 20), torch.zeros(3, 64, 5)], (8, 16))
+    assert batch.shape == (2, 3, 8, 16)
+    torch.testing.assert_close(batch, torch.stack([torch.ones(3, 8, 16), torch.zeros(3, 8, 16)]))
+    sharp, smooth = (batch_images([GOOD], (8, 8), antialias=value) for value in (False, True))
+    assert not torch.equal(sharp, smooth)
+    # Without anti-aliasing each output pixel sees the two nearest of each axis: here the four about its center.
+    torch.testing.assert_close(sharp[0, :, 0, 0], GOOD[:, 1:3, 1:3].mean((1, 2)))
+
+
+def test_images_of_half_precision_are_stretched(tiny):
+    assert batch_images([GOOD.half()], (8, 8)).dtype == torch.float32
+    [detections] = tiny().eval()([GOOD.half()])
+    assert detections["boxes"].dtype == torch.float32
+
+
+def test_images_of_differing_sizes_without_a_size():
+    with pytest.raises(ValueError, match=r"image 0 is \(10, 20\), image 2 is \(20, 20\)"):
+        batch_images([torch.rand(3, 10, 20), torch.rand(3, 10, 20), torch.rand(3, 20, 20)], None)
+
+
+def test_padded_targets_are_fractions():
+    boxes, labels = pad_targets(
+        [torch.rand(3, 10, 20), torch.rand(3, 40, 40)],
+        [target([[2.0, 1.0, 20.0, 10.0]]), {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}],
+        torch.device("cpu"),
+    )
+    torch.testing.assert_close(boxes[0], torch.tensor([[0.1, 0.1, 1.0, 1.0]]))
+    assert labels.tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(None, None), (64, (64, 64)), ([64, 32], (64, 32))])
+def test_image_size(size, expected):
+    assert as_size(size) == expected
+
+
+@pytest.mark.parametrize("size", [0, 64.0, (64,), (64, -1), (64, 2.5), "64"])
+def test_bad_image_size(size):
+    with pytest.raises(ValueError, match="image_size"):
+        as_size(size)

@@ -1,0 +1,129 @@
+"""Named detectors: the paper's numbers, every preset, any mix."""
+
+import pytest
+import torch
+
+from detectors import SSD, M2Det, create_detector, list_detectors
+from detectors.models.zoo import preset
+from pyramids import FPN, MLFPN
+
+PRESETS = [name for name in list_detectors() if name not in ("ssd", "m2det")]
+
+
+def on_meta(name, num_classes=81, **overrides):
+    with torch.device("meta"):
+        return create_detector(name, num_classes, **overrides)
+
+
+@pytest.mark.parametrize(
+    ("size", "maps", "boxes"),
+    [
+        (320, [40, 20, 10, 5, 3, 1], 12_810),
+        (512, [64, 32, 16, 8, 4, 2], 32_760),
+        (800, [100, 50, 25, 13, 7, 5], 80_208),
+    ],
+)
+def test_maps_and_default_boxes(size, maps, boxes):
+    model = on_meta(f"m2det_{size}_vgg16").eval()
+    assert model.pyramid.output_sizes((size, size)) == [(side, side) for side in maps]
+    box_regression, class_logits, priors = model.predict(torch.empty(1, 3, size, size, device="meta"))
+    assert box_regression.shape == (1, boxes, 4)
+    assert class_logits.shape == (1, boxes, 81)
+    assert priors.shape == (boxes, 4)
+
+
+# Table 3 of the paper, in millions.
+@pytest.mark.parametrize(
+    ("levels", "channels", "published"),
+    [(2, 256, 40.1), (4, 128, 34.2), (4, 256, 60.2), (8, 128, 47.5), (8, 256, 98.9), (16, 128, 73.9), (16, 256, 176.8)],
+)
+def test_parameters_of_table_3(levels, channels, published):
+    model = on_meta("m2det_320_vgg16", num_levels=levels, channels=channels)
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    assert count == pytest.approx(published, rel=0.05)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds(name):
+    model = on_meta(name, 21).eval()
+    settings = preset(name)
+    size = settings["image_size"]
+    assert str(size) in name
+    assert model.image_size == (size, size)
+    assert isinstance(model, M2Det) == name.startswith("m2det")
+    boxes, logits, priors = model.predict(torch.empty(1, 3, size, size, device="meta"))
+    assert boxes.shape[1] == logits.shape[1] == len(priors)
+    assert logits.shape[2] == 21
+
+
+@pytest.mark.parametrize("name", ["m2det_320_efficientnet_lite0", "ssd_320_efficientnet_lite0"])
+def test_small_presets_run(name, targets):
+    model = create_detector(name, 4)
+    picture = torch.rand(3, 200, 320)
+    losses = model.train()([picture], targets(2, size=(200, 320)))
+    assert all(value.isfinite() for value in losses.values())
+    assert set(model.eval()([picture])[0]) == {"boxes", "scores", "labels"}
+
+
+def test_resnet_is_tapped_at_8_and_16():
+    assert on_meta("m2det_320_resnet101").pyramid.backbone.feature_info.reduction() == [8, 16]
+
+
+def test_any_mix():
+    model = create_detector("ssd", backbone="convnext_tiny", neck="bifpn", image_size=512, num_classes=21)
+    assert type(model) is SSD
+    detections = model.eval()([torch.rand(3, 300, 400)])
+    assert detections[0]["boxes"].shape[1] == 4
+
+
+@pytest.mark.parametrize("neck", ["fpn", "pafpn", "bifpn"])
+def test_necks_by_name(tiny, targets, neck):
+    model = tiny(neck=neck).train()
+    assert all(value.isfinite() for value in model([torch.rand(3, 64, 64)], targets(1)).values())
+
+
+def test_an_mlfpn_makes_an_m2det(tiny):
+    settings = {"num_levels": 1, "num_scales": 3, "channels": 16, "base_channels": (16, 16)}
+    assert isinstance(tiny("ssd", neck="mlfpn", **settings), M2Det)
+
+
+def test_a_neck_of_the_users_takes_its_arguments(tiny):
+    class Narrow(FPN):
+        def __init__(self, in_channels, in_strides, width=8):
+            super().__init__(in_channels, in_strides, out_channels=width)
+
+    assert tiny(neck=Narrow, width=12).pyramid.out_channels == [12, 12, 12]
+
+    class Deeper(MLFPN):
+        pass
+
+    assert isinstance(tiny("m2det", neck=Deeper), M2Det)
+
+
+def test_normalization_is_the_backbones():
+    model = on_meta("ssd_320_vgg16")
+    assert model.image_mean.shape == (3, 1, 1)
+    inception = create_detector("ssd", 3, backbone="test_vit", neck="fpn", out_channels=16, image_size=160)
+    assert inception.image_mean.flatten().tolist() == [0.5, 0.5, 0.5]
+
+
+def test_anchor_sizes_replace_the_pattern(tiny):
+    model = tiny(anchor_sizes=(0.1, 0.2, 0.4, 0.8))
+    assert model.anchors.pixel_sizes((64, 64), 3) == [6.4, 12.8, 25.6, 51.2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"name": "m2det_320_vgg61"}, ValueError, "did you mean 'm2det_320_vgg16'"),
+        ({"name": "ssd"}, ValueError, "takes any backbone: name one"),
+        ({"name": "ssd", "backbone": "resnet19"}, ValueError, "resnet18"),
+        ({"name": "ssd", "backbone": "test_resnet", "neck": "fnp"}, ValueError, "fpn"),
+        ({"name": "ssd_300_vgg16", "loss": "hinge"}, ValueError, "'focal', 'multibox'"),
+        ({"name": "m2det", "backbone": "test_resnet", "neck": "fpn"}, TypeError, "stands on an MLFPN: got neck='fpn'"),
+        ({"name": "ssd_300_vgg16", "num_level": 3}, TypeError, r"takes no \['num_level'\]: expected any of"),
+    ],
+)
+def test_errors(arguments, error, message):
+    with pytest.raises(error, match=message):
+        create_detector(**arguments)
