@@ -72,13 +72,14 @@ def conv_norm_act(
     stride: int = 1,
     padding: int | str = "",
     groups: int = 1,
+    bias: bool | None = None,
     norm_layer: LayerType | str | None = nn.BatchNorm2d,
     act_layer: LayerType | None = nn.ReLU,
 ) -> nn.Module:
     """timm's `ConvNormAct`: a convolution without bias, a norm, an activation; without a norm, a biased convolution.
 
     `(N, in_channels, H, W)` to `(N, out_channels, H', W')`; the padding is symmetric "same" unless given.
-    `norm_layer=None` leaves the norm out, `act_layer=None` the activation.
+    `norm_layer=None` leaves the norm out, `act_layer=None` the activation; `bias=None` means a bias without a norm only.
     """
     return ConvNormAct(
         in_channels,
@@ -87,7 +88,7 @@ def conv_norm_act(
         stride=stride,
         padding=padding,
         groups=groups,
-        bias=norm_layer is None,
+        bias=norm_layer is None if bias is None else bias,
         norm_layer=(
             functools.partial(_act_only, act_layer=act_layer) if norm_layer is None else norm_act(norm_layer, act_layer)
         ),

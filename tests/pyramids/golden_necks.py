@@ -15,15 +15,17 @@ where `convert` brings a state dict of the official names to ours.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "necks"
+SHARED = Path(__file__).parents[3] / "shared" / "golden" / "necks"
 OUTPUT = 1e-5  # of the largest value of a tensor
 GRADIENT = 1e-4  # of the norm of a gradient
 
@@ -60,8 +62,7 @@ class Golden:
 
     def inputs(self, case: str) -> list[Tensor]:
         """Input maps that play a part, finest first."""
-        maps = self._maps(f"input.{case}.")
-        return [maps[i] for i in self.used]
+        return [self.tensors[f"input.{case}.{i}"] for i in self.used]
 
     def outputs(self, case: str) -> list[Tensor]:
         """Output maps, finest first."""
@@ -77,6 +78,21 @@ def load_golden(name: str) -> Golden:
     told = json.loads((GOLDEN / f"{name}.json").read_text())
     tensors = load_file(GOLDEN / f"{name}.safetensors")
     return Golden(told["config"], told["parameters"], told["train"], tensors)
+
+
+def golden_cases(names: list[str]) -> list[tuple[str, str]]:
+    """Every file of these names with every case of it, "train" too."""
+    return [(name, case) for name in names for case in json.loads((GOLDEN / f"{name}.json").read_text())["cases"]]
+
+
+def load_case(name: str, case: str) -> Golden:
+    """The golden numbers of a file and a case; what is not in `tests/golden/necks`, to save room, is in `../shared`."""
+    golden = load_golden(name)
+    if f"output.{case}.0" in golden.tensors:
+        return golden
+    if not (SHARED / f"{name}.safetensors").is_file():
+        pytest.skip(f"case {case!r} of {name} is only in ../shared/golden/necks")
+    return replace(golden, tensors=load_file(SHARED / f"{name}.safetensors"))
 
 
 def check_close(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 
 from pyramids import FPN
+from pyramids.fpn import convert_mmdet
 
 CHANNELS, STRIDES, WIDTH = [8, 12, 20], [8, 16, 32], 16
 
@@ -36,7 +37,7 @@ def torchvision_weights(reference: FeaturePyramidNetwork) -> dict[str, Tensor]:
         (None, {"norm_layer": nn.BatchNorm2d}),
         (LastLevelMaxPool(), {"extra_levels": 1}),
         (LastLevelP6P7(WIDTH, WIDTH), {"extra_levels": 2, "extra": "p6p7"}),
-        (LastLevelP6P7(CHANNELS[-1], WIDTH), {"extra_levels": 2, "extra": "p6p7", "extra_from_input": True}),
+        (LastLevelP6P7(CHANNELS[-1], WIDTH), {"extra_levels": 2, "extra": "p6p7", "extra_from": "input"}),
     ],
     ids=["plain", "batch-norm", "pool", "p6p7-on-P5", "p6p7-on-C5"],
 )
@@ -63,11 +64,20 @@ def test_initial_weights_follow_torchvision():
 @given(
     sides=st.lists(st.integers(1, 9), min_size=2, max_size=2),
     extra_levels=st.integers(0, 4),
-    extra=st.sampled_from(["pool", "p6p7"]),
+    extra=st.sampled_from([("pool", "output"), ("p6p7", "input"), ("p6p7", "lateral"), ("p6p7", "output")]),
+    upsample=st.sampled_from(["nearest", "bilinear"]),
 )
-def test_output_sizes_are_exact(sides, extra_levels, extra):
+def test_output_sizes_are_exact(sides, extra_levels, extra, upsample):
     sizes = [(2 * sides[0] + 1, 3 * sides[1]), tuple(sides)]
-    neck = FPN([3, 5], [4, 8], out_channels=4, extra_levels=extra_levels, extra=extra)
+    neck = FPN(
+        [3, 5],
+        [4, 8],
+        out_channels=4,
+        extra_levels=extra_levels,
+        extra=extra[0],
+        extra_from=extra[1],
+        upsample=upsample,
+    )
     outputs = neck([torch.rand(1, c, *size) for c, size in zip([3, 5], sizes)])
     assert [tuple(x.shape[-2:]) for x in outputs] == neck.output_sizes(sizes)
     assert neck.out_channels == [4] * (2 + extra_levels)
@@ -81,6 +91,23 @@ def test_pooled_levels_keep_every_second_cell():
     assert torch.equal(extra[1], finest[..., ::4, ::4])
 
 
+@pytest.mark.parametrize("relu", [True, False])
+def test_relu_between_extra_levels(relu):
+    neck = FPN([3], [8], out_channels=4, extra_levels=2, extra="p6p7", extra_from="lateral", extra_relu=relu)
+    x = [torch.randn(1, 3, 9, 6)]
+    _, p6, p7 = neck(x)
+    first, second = neck.extra.convs
+    torch.testing.assert_close(p6, first(neck.lateral[0](x[0])))
+    torch.testing.assert_close(p7, second(p6.relu() if relu else p6))
+    assert (p6 < 0).any()
+
+
+def test_laterals_without_norm():
+    neck = FPN(CHANNELS, STRIDES, out_channels=WIDTH, norm_layer=nn.BatchNorm2d, norm_lateral=False)
+    assert all(block.conv.bias is not None for block in neck.lateral)
+    assert all(block.conv.bias is None for block in neck.output)
+
+
 def test_parameters_of_the_default():
     neck = FPN([512, 1024, 2048], [8, 16, 32])
     assert sum(p.numel() for p in neck.parameters()) == 3584 * 256 + 3 * 256 + 3 * (9 * 256 * 256 + 256)
@@ -92,7 +119,10 @@ def test_parameters_of_the_default():
         ({"out_channels": 0}, "out_channels"),
         ({"extra_levels": -1}, "extra_levels is 0 or more: got -1"),
         ({"extra": "avg"}, r"extra is one of \['pool', 'p6p7'\]: got 'avg'"),
-        ({"extra_from_input": True}, "needs extra='p6p7'"),
+        ({"extra_from": "input"}, "extra_from='input' needs extra='p6p7'"),
+        ({"extra_from": "lateral"}, "extra_from='lateral' needs extra='p6p7'"),
+        ({"extra_from": "p5", "extra": "p6p7"}, r"extra_from is one of \['input', 'lateral', 'output'\]: got 'p5'"),
+        ({"upsample": "cubic"}, r"upsample is one of \['nearest', 'bilinear'\]: got 'cubic'"),
     ],
 )
 def test_bad_arguments(kwargs, message):
@@ -103,3 +133,13 @@ def test_bad_arguments(kwargs, message):
 def test_empty_map():
     with pytest.raises(ValueError, match="at least 1x1"):
         FPN([3], [8], out_channels=4)([torch.rand(1, 3, 0, 4)])
+
+
+def test_conversion_of_names():
+    weights = {"neck.lateral_convs.0.conv.weight": 1, "neck.fpn_convs.0.bn.bias": 2, "neck.fpn_convs.2.conv.bias": 3}
+    converted = convert_mmdet(weights | {"bbox_head.bias": 4}, prefix="neck.")
+    assert converted == {"lateral.0.conv.weight": 1, "output.0.bn.bias": 2, "extra.convs.1.conv.bias": 3}
+    with pytest.raises(ValueError, match=r"'neck\.lateral_convs\.0\.conv\.weight' is not a name of this neck"):
+        convert_mmdet(weights)
+    with pytest.raises(ValueError, match=r"no name in the state dict starts with 'fpn\.': it holds neck.lateral_convs"):
+        convert_mmdet(weights, prefix="fpn.")

@@ -31,6 +31,22 @@ def test_equals_the_formula():
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
 
 
+def test_chained_sums_go_down_before_their_convolutions():
+    neck = make(chained=True, act_layer=None)
+    inputs = maps([(12, 20), (6, 10), (3, 5)])
+    p3, p4, p5 = neck.fpn(inputs)
+    s4 = p4 + conv(neck.down[0], p3, 2)
+    s5 = p5 + conv(neck.down[1], s4, 2)
+    expected = [p3, conv(neck.output[0], s4), conv(neck.output[1], s5)]
+    for ours, theirs in zip(neck(inputs), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_chained_and_not_have_the_same_parameters():
+    shapes = [{name: p.shape for name, p in make(chained=c).named_parameters()} for c in (False, True)]
+    assert shapes[0] == shapes[1]
+
+
 def test_one_map_is_an_fpn():
     neck = PAFPN([6], [8], out_channels=8, extra_levels=1)
     fpn = FPN([6], [8], out_channels=8, extra_levels=1)
@@ -72,6 +88,7 @@ def test_parameters_of_the_default():
         ({"out_channels": -4}, "out_channels"),
         ({"extra_levels": -2}, "extra_levels is 0 or more: got -2"),
         ({"extra": "p6"}, "extra is one of"),
+        ({"extra_from": "lateral"}, "extra_from='lateral' needs extra='p6p7'"),
     ],
 )
 def test_bad_arguments(kwargs, message):

@@ -1,0 +1,42 @@
+"""State dicts of other implementations under the names of ours: the conversions of the necks are lists of patterns."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+Value = TypeVar("Value")
+Rename = Callable[[re.Match[str]], str | None]
+
+
+def renamed(state_dict: Mapping[str, Value], patterns: Mapping[str, Rename], prefix: str = "") -> dict[str, Value]:
+    """The entries below a prefix under new names.
+
+    Args:
+        state_dict: entries by name.
+        patterns: regular expressions for whole names, without the prefix, and functions from a match to the new name,
+            or to None for what has no place among the new names.
+        prefix: what the names start with; entries without it are left out.
+
+    Raises:
+        ValueError: for a name below the prefix that no pattern matches, or where no name has the prefix.
+
+    >>> from pyramids.renaming import renamed
+    >>> renamed({"neck.conv1.bias": 1, "head.bias": 2}, {r"conv(.+)": lambda m: f"convs.{m[1]}"}, "neck.")
+    {'convs.1.bias': 1}
+    """
+    found = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    if not found:
+        some = ", ".join(list(state_dict)[:3]) or "nothing"
+        raise ValueError(f"no name in the state dict starts with {prefix!r}: it holds {some}")
+    result = {}
+    for key, value in found.items():
+        matches = ((rename, re.fullmatch(pattern, key)) for pattern, rename in patterns.items())
+        rename, match = next(((rename, match) for rename, match in matches if match), (None, None))
+        if rename is None or match is None:
+            raise ValueError(
+                f"{key!r} is not a name of this neck; for the state dict of a detector give the neck's prefix"
+            )
+        name = rename(match)
+        if name is not None:
+            result[name] = value
+    return result
