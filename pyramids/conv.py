@@ -79,7 +79,7 @@ def conv_norm_act(
     """timm's `ConvNormAct`: a convolution without bias, a norm, an activation; without a norm, a biased convolution.
 
     `(N, in_channels, H, W)` to `(N, out_channels, H', W')`; the padding is symmetric "same" unless given.
-    `norm_layer=None` leaves the norm out, `act_layer=None` the activation; `bias=None` means a bias without a norm only.
+    `norm_layer=None` leaves the norm out, `act_layer=None` the activation; `bias=None` means a bias where no norm is.
     """
     return ConvNormAct(
         in_channels,
