@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.ablation import Ablation
 from benchmarks.command import Cell, Command, run_cells
-from benchmarks.experiment import Recipe
+from benchmarks.experiment import Recipe, SearchSpace
 from benchmarks.results import Results, read_results
 
 
@@ -41,7 +41,7 @@ class Complexity(Command):
         results = Results(self.output, "complexity", device, settings)
         cells = []
         for row in ablation["rows"]:
-            if "error" in row:
+            if "error" in row or row["key"] != f"{row['row']}/seed{row['seed']}":  # of the search and the curves
                 continue
             columns = {name: row[name] for name in ("row", "title", "seed")}
             take = _measurement(self.output / row["run"], recipe, device)
@@ -69,7 +69,8 @@ def _recipe_of(settings: Mapping[str, Any], images: int | None) -> Recipe:
     train, test = known["images"]
     if images is not None and images < 1:
         raise ValueError(f"--images is at least 1: got {images}")
-    return Recipe(**{**known, "images": (train, images or 4 * test), "scales": tuple(known["scales"]), "seeds": 1})
+    sizes = {"images": (train, images or 4 * test), "scales": tuple(known["scales"])}
+    return Recipe(**{**known, **sizes, "seeds": 1, "search": SearchSpace(1, (), ()), "curve": ()})
 
 
 def _measurement(run: Path, recipe: Recipe, device: torch.device) -> Callable[[], Mapping[str, Any]]:

@@ -4,10 +4,12 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from timm.layers import ConvNormAct
 
 from benchmarks.command import Cell, Command
 from detectors.data import DetectionDataset, SyntheticScales, evaluation_transforms, find_splits, load_dataset
@@ -16,6 +18,48 @@ from detectors.training import TrainConfig, evaluate, train
 from detectors.training.backbone_weights import package_for
 
 _TRAIN_SEED, _TEST_SEED = 1, 2
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Settings of a search by coordinates: first the learning rate, then the scale of the neck's initial weights.
+
+    `share` says how much shorter the search's runs are than the results': a quarter for 4.
+    """
+
+    share: int
+    lrs: tuple[float, ...]
+    scales: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of runs for each row; 1 where there is nothing to choose."""
+        return len(self.lrs) + len(self.scales) - 1
+
+
+class Setting(NamedTuple):
+    """What is searched for: the peak learning rate, and the factor on the neck's initial weights."""
+
+    lr: float = 1e-3
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a row: its settings, its seed and its length.
+
+    `images` of the synthetic data, or None for a folder of pictures, which is gone through `epochs` times.
+    """
+
+    setting: Setting
+    seed: int
+    epochs: int
+    images: int | None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns of a results row."""
+        return {**self.setting._asdict(), "seed": self.seed, "epochs": self.epochs, "images": self.images}
 
 
 @dataclass(frozen=True)
@@ -39,6 +83,10 @@ class Recipe:
     """Of the synthetic data: to learn from, to test on."""
     scales: tuple[int, int]
     """Least and largest scale of the synthetic objects, in pixels."""
+    search: "SearchSpace"
+    """The settings from which every row's best are found."""
+    curve: tuple[int, ...]
+    """Numbers of pictures to learn from, for curves of AP; none for no curves."""
 
     @property
     def width(self) -> int:
@@ -55,9 +103,9 @@ class Recipe:
         """The synthetic pictures to test on."""
         return self._synthetic(self.images[1], _TEST_SEED)
 
-    def train_set(self) -> SyntheticScales:
-        """The synthetic pictures to learn from."""
-        return self._synthetic(self.images[0], _TRAIN_SEED)
+    def train_set(self, images: int | None = None) -> SyntheticScales:
+        """The synthetic pictures to learn from; the first `images` of them are the same whatever the number."""
+        return self._synthetic(images or self.images[0], _TRAIN_SEED)
 
     def _synthetic(self, length: int, seed: int) -> SyntheticScales:
         low, high = self.scales
@@ -71,10 +119,13 @@ class Recipe:
         )
 
 
+_LITE = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")
+_FULL = SearchSpace(share=4, lrs=(5e-4, 1e-3, 2e-3), scales=(0.3, 1.0, 3.0))
+_NONE = SearchSpace(share=1, lrs=(1e-3,), scales=(1.0,))
 RECIPES = {
-    "smoke": Recipe(64, "resnet10t", "resnet14t", 2, 3, 16, 1, 4, 1, (8, 4), (8, 48)),
-    "cpu": Recipe(128, "tf_efficientnet_lite0", "tf_efficientnet_lite2", 8, 4, 64, 1, 16, 2, (4096, 256), (16, 112)),
-    "gpu": Recipe(320, "tf_efficientnet_lite0", "tf_efficientnet_lite2", 8, 6, 64, 1, 16, 3, (8192, 512), (8, 256)),
+    "smoke": Recipe(64, "resnet10t", "resnet14t", 2, 3, 16, 1, 4, 1, (8, 4), (8, 48), _NONE, ()),
+    "cpu": Recipe(128, *_LITE, 8, 4, 64, 1, 16, 3, (4096, 256), (16, 112), _FULL, (1024, 2048, 4096, 8192, 16384)),
+    "gpu": Recipe(320, *_LITE, 8, 6, 64, 1, 16, 3, (8192, 512), (8, 256), _FULL, (2048, 4096, 8192, 16384, 32768)),
 }
 
 
@@ -109,8 +160,8 @@ class Experiment(Command):
         return replace(RECIPES[self.budget], **{name: value for name, value in given.items() if value is not None})
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
-        """What the results depend on. More seeds may join later."""
-        shared = {key: value for key, value in asdict(recipe).items() if key != "seeds"}
+        """What the results depend on. More seeds and lengths may join later."""
+        shared = {key: value for key, value in asdict(recipe).items() if key not in ("seeds", "search", "curve")}
         data = "SyntheticScales" if self.data is None else self.data.resolve().name
         return {**shared, "weights": self.weights(recipe.backbone), "data": data}
 
@@ -120,14 +171,14 @@ class Experiment(Command):
             return Path(self.backbone_weights).name
         return package_for(backbone) or "none"
 
-    def datasets(self, recipe: Recipe) -> tuple[DetectionDataset, DetectionDataset]:
-        """To learn from and to test on; of a folder its `train` and its `test` split, or else `val`.
+    def datasets(self, recipe: Recipe, images: int | None) -> tuple[DetectionDataset, DetectionDataset]:
+        """To learn from (`images` of the synthetic ones) and to test on; a folder's `train` and `test`, or else `val`.
 
         Raises:
             FileNotFoundError, ValueError: for a folder that has no such data.
         """
         if self.data is None:
-            return recipe.train_set(), recipe.test_set()
+            return recipe.train_set(images), recipe.test_set()
         splits = find_splits(self.data)
         test = next((name for name in ("test", "val") if name in splits), None)
         if test is None:
@@ -136,34 +187,45 @@ class Experiment(Command):
         names = train_set.class_names
         return train_set, load_dataset(self.data, test, transforms=evaluation_transforms(), class_names=names)
 
+    def chosen(self, rows: Sequence["Row"]) -> list["Row"]:
+        """The rows that the options name, or all.
+
+        Raises:
+            FileNotFoundError, ValueError: for an unknown row, or data that cannot be used.
+        """
+        if self.data is not None:
+            self.datasets(RECIPES[self.budget], None)
+        unknown = sorted(set(self.rows) - {row.key for row in rows})
+        if unknown:
+            raise ValueError(f"no row is named {', '.join(unknown)}; known: {', '.join(row.key for row in rows)}")
+        return [row for row in rows if row.key in self.rows or not self.rows]
+
+    def trial(self, recipe: Recipe, setting: Setting, *, seed: int = 0, share: int = 1) -> Trial:
+        """A training of the recipe's length, or of one `share`-th of it."""
+        if self.data is None:
+            return Trial(setting, seed, recipe.epochs, max(recipe.images[0] // share, recipe.batch_size))
+        return Trial(setting, seed, max(recipe.epochs // share, 1), None)
+
+    def cell(self, name: str, key: str, row: "Row", trial: Trial, recipe: Recipe, device: torch.device) -> Cell:
+        """The measurement of one row in one training, under the given key."""
+        run = Path("runs") / name / key
+        columns = {"row": row.key, "title": row.title, **trial.columns, "run": run.as_posix(), **row.columns}
+        return Cell(key, columns, self._training(row, trial, recipe, self.output / run, device))
+
     def cells(self, name: str, rows: Sequence["Row"], recipe: Recipe, device: torch.device) -> list[Cell]:
-        """One cell for every row and seed; all rows of a seed before the next seed.
+        """One cell for every row and seed at the recipe's learning rate; all rows of a seed before the next seed.
 
         Raises:
             ValueError: for an unknown row.
         """
-        unknown = sorted(set(self.rows) - {row.key for row in rows})
-        if unknown:
-            raise ValueError(f"no row is named {', '.join(unknown)}; known: {', '.join(row.key for row in rows)}")
-        chosen = [row for row in rows if row.key in self.rows or not self.rows]
-        sets = self.datasets(recipe)
-        cells = []
-        for seed in range(recipe.seeds):
-            for row in chosen:
-                run = Path("runs") / name / row.key / f"seed{seed}"
-                columns = {"row": row.key, "title": row.title, "seed": seed, "run": run.as_posix(), **row.columns}
-                take = self._training(row, seed, recipe, sets, self.output / run, device)
-                cells.append(Cell(f"{row.key}/seed{seed}", columns, take))
-        return cells
+        return [
+            self.cell(name, f"{row.key}/seed{seed}", row, self.trial(recipe, Setting(), seed=seed), recipe, device)
+            for seed in range(recipe.seeds)
+            for row in self.chosen(rows)
+        ]
 
     def _training(
-        self,
-        row: "Row",
-        seed: int,
-        recipe: Recipe,
-        sets: tuple[DetectionDataset, DetectionDataset],
-        folder: Path,
-        device: torch.device,
+        self, row: "Row", trial: Trial, recipe: Recipe, folder: Path, device: torch.device
     ) -> Callable[[], Mapping[str, Any]]:
         def take() -> Mapping[str, Any]:
             backbone = row.backbone or recipe.backbone
@@ -176,23 +238,24 @@ class Experiment(Command):
             config = TrainConfig(
                 model="ssd",
                 output=folder,
-                epochs=recipe.epochs,
+                epochs=trial.epochs,
                 batch_size=recipe.batch_size,
                 image_size=recipe.image_size,
                 backbone=backbone,
                 backbone_weights=self.backbone_weights,
                 settings=[f"{name}={json.dumps(value)}" for name, value in row.settings.items()],
-                lr=1e-3,
+                lr=trial.setting.lr,
                 # Crops and shrunken objects pay on schedules longer than these.
                 zoom_out=False,
                 iou_crop=False,
-                seed=seed,
+                seed=trial.seed,
                 device=self.device,
-                eval_every=recipe.epochs,
+                eval_every=trial.epochs,
                 checkpoint_minutes=60,
             )
-            sets[0].seed = seed
-            return train_cell(config, sets, device)
+            sets = self.datasets(recipe, trial.images)
+            sets[0].seed = trial.seed
+            return train_cell(config, sets, device, trial.setting.scale)
 
         return take
 
@@ -208,8 +271,19 @@ class Row:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
+def scale_initial_weights(detector: SSD, factor: float) -> None:
+    """Multiply the weights of every convolution of the neck that a norm follows.
+
+    The outputs stay the same, but a step of the optimizer turns smaller weights further (arXiv 1706.05350, section 3).
+    """
+    for module in detector.pyramid.neck.modules():
+        if isinstance(module, ConvNormAct) and hasattr(module.bn, "eps"):
+            with torch.no_grad():
+                module.conv.weight.mul_(factor)
+
+
 def train_cell(
-    config: TrainConfig, sets: tuple[DetectionDataset, DetectionDataset], device: torch.device
+    config: TrainConfig, sets: tuple[DetectionDataset, DetectionDataset], device: torch.device, scale: float
 ) -> dict[str, Any]:
     """Train, or go on with what an interrupted run left, and measure on the test set.
 
@@ -224,7 +298,8 @@ def train_cell(
     began = time.perf_counter()
     resume = (folder / "last").exists() or (folder / "previous").exists()
     # A run that was cut off before its first checkpoint starts anew.
-    if not train(config, resume=resume, overwrite=not resume, datasets=(sets[0], None)):
+    prepare = partial(scale_initial_weights, factor=scale)
+    if not train(config, resume=resume, overwrite=not resume, datasets=(sets[0], None), prepare=prepare):
         raise KeyboardInterrupt
     seconds = time.perf_counter() - began
     detector = open_detector(folder).to(device)

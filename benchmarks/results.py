@@ -4,13 +4,15 @@ A results file is JSON: `schema`, `benchmark`, `command`, `commit`, `environment
 and `rows`. Every row has a `key`, unique in the file, so that an interrupted run goes on where it stopped.
 """
 
+import fcntl
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,8 @@ def environment(device: torch.device) -> dict[str, str]:
 class Results:
     """The rows of one benchmark, kept in `folder/NAME.json` and saved after each.
 
-    Opening a file that exists goes on with it, if it was made with the same settings.
+    Opening a file that exists goes on with it, if it was made with the same settings. Several processes may fill one
+    file: each adds its rows to what the others have written.
 
     Args:
         folder: where the file lies; made if it is not there.
@@ -109,11 +112,20 @@ class Results:
     def add(self, key: str, **values: Any) -> dict[str, Any]:
         """Add a row, or replace the one with its key, and save."""
         row = {"key": key, **values}
-        self.rows = [r for r in self.rows if r["key"] != key] + [row]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps({**self._head, "rows": self.rows}, indent=1) + "\n")
-        os.replace(partial, self.path)
+        with self._alone():
+            written = read_results(self.path)["rows"] if self.path.exists() else self.rows
+            self.rows = [r for r in written if r["key"] != key] + [row]
+            partial = self.path.with_suffix(".partial")
+            partial.write_text(json.dumps({**self._head, "rows": self.rows}, indent=1) + "\n")
+            os.replace(partial, self.path)
         return row
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While one process reads and writes the file, another one waits."""
+        with open(self.path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from .conv import LayerType, conv_norm_act, init_weights, norm_act
+from .conv import SMALL, LayerType, conv_norm_act, init_weights, norm_act
 from .ffm import FFMv1, FFMv2
 from .neck import Neck, Size
 from .sfam import SFAM
@@ -113,7 +113,7 @@ class MLFPN(Neck):
         # The last map, unpadded with stride 1, has no constant ratio to the image; nominally it has the stride before.
         strides = [self.in_strides[0] * 2 ** min(i, num_scales - 2) for i in range(num_scales)]
         self.declare_outputs([width] * num_scales, strides)
-        init_weights(self)
+        init_weights(self.reduce, before_norm=SMALL)
 
     def output_sizes(self, input_sizes: Sequence[Size]) -> list[Size]:
         return tum_output_sizes(input_sizes[0], self.num_scales)

@@ -10,6 +10,8 @@ import torch
 from timm.layers import SEModule
 from torch import Tensor, nn
 
+from .conv import init_weights
+
 
 class SFAM(nn.Module):
     """Gathers the levels of every scale and weighs their channels: SFAM of M2Det (section 3.1, Fig. 3).
@@ -44,6 +46,7 @@ class SFAM(nn.Module):
         self.tied = tied
         squeezed = max(1, channels // reduction)
         self.excite = nn.ModuleList(SEModule(channels, rd_channels=squeezed) for _ in range(1 if tied else num_scales))
+        init_weights(self)
 
     def _excite(self, scale: int) -> SEModule:
         return self.excite[0 if self.tied else scale]

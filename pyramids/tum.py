@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import LayerType, conv_norm_act
+from .conv import SMALL, LayerType, conv_norm_act, init_weights
 from .neck import Size
 
 Design = Literal["paper", "released"]
@@ -132,6 +132,19 @@ class TUM(nn.Module):
             self.top = block(channels, channels, 1)
         smoothed = (num_scales if design == "paper" else steps) if smooth else 0
         self.smooth = nn.ModuleList(block(channels, out_channels, 1) for _ in range(smoothed))
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Small weights before norms, and in the paper's design a decoder that adds little to its skips.
+
+        The decoder starts as residual branches do (Goyal et al. 2017, arXiv 1706.02677, section 5.1), but not at zero:
+        a norm's scale of exactly 0 before a ReLU never gets a gradient.
+        """
+        init_weights(self, before_norm=SMALL)
+        for block in self.decoder if self.design == "paper" else ():
+            scale = getattr(block.bn, "weight", None)
+            if hasattr(block.bn, "eps") and scale is not None:
+                nn.init.constant_(scale, SMALL)
 
     def output_sizes(self, size: Size) -> list[Size]:
         """Sizes `(height, width)` of the outputs for an input of this size, finest first."""

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from detectors.data import DetectionDataset, mosaic
+from detectors.models.ssd import SSD
 from detectors.training.config import TrainConfig, differences, given, read_config
 from detectors.training.journal import Journal
 from detectors.training.loop import Loop
@@ -41,6 +43,7 @@ def train(
     overwrite: bool = False,
     previous: bool = False,
     datasets: tuple[DetectionDataset, DetectionDataset | None] | None = None,
+    prepare: Callable[[SSD], None] | None = None,
 ) -> bool:
     """Train as `config` says; true if the run came to its end, false if a signal stopped it after a checkpoint.
 
@@ -50,6 +53,7 @@ def train(
         overwrite: delete the run in `config.output` first.
         previous: with `resume`, go on from the checkpoint before the last.
         datasets: to learn from and to evaluate on, in place of `config.data`; the first gets its transforms here.
+        prepare: called with the new detector before its training, to change its initial weights; not with `resume`.
 
     Raises:
         ValueError, OSError: for options, data or a run folder that cannot be used; says what and why.
@@ -69,6 +73,8 @@ def train(
         if resume:
             check_data(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["data"], train_set, val_set)
         model = build_detector(config, train_set.class_names)
+        if prepare is not None and not resume:
+            prepare(model)
         if model.image_size is None:
             raise ValueError(f"{config.model} has no image size of its own: give --image-size")
         train_set.transforms = augmentation(config, model.image_size)
