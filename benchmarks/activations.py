@@ -49,7 +49,7 @@ class Activations(Command):
         return 0
 
     def _open(self) -> tuple[SSD, str]:
-        from detectors.checkpoints import open_detector
+        from detectors.saving import load
 
         torch.manual_seed(0)
         if self.model is None:
@@ -58,7 +58,7 @@ class Activations(Command):
             tiny: dict[str, Any] = {"num_levels": 2, "num_scales": 3, "channels": 16, "image_size": 64}
             return create_detector("m2det", 4, backbone="resnet10t", **tiny), "a tiny m2det, random weights"
         if Path(self.model).exists():
-            return open_detector(self.model), Path(self.model).name
+            return load(self.model), Path(self.model).name
         if self.model in list_detectors():
             return create_detector(self.model), f"{self.model}, random weights"
         raise ValueError(
@@ -106,7 +106,7 @@ def level_activations(detector: SSD, image: Tensor) -> LevelActivations:
     neck = detector.pyramid.neck
     if not isinstance(neck, MLFPN):
         raise ValueError(f"only an MLFPN has levels: this detector is on a {type(neck).__name__}")
-    batch = detector.batch([image])
+    batch = detector.preprocess([image])
     features = detector.pyramid.backbone((batch - detector.image_mean) / detector.image_std)
     scales = neck(features)
     maps: list[list[Tensor]] = [[] for _ in range(neck.num_levels)]

@@ -75,10 +75,10 @@ def _recipe_of(settings: Mapping[str, Any], images: int | None) -> Recipe:
 
 def _measurement(run: Path, recipe: Recipe, device: torch.device) -> Callable[[], Mapping[str, Any]]:
     def take() -> Mapping[str, Any]:
-        from detectors.checkpoints import open_detector
+        from detectors.saving import load
         from detectors.training.cells import evaluate_cells
 
-        detector = open_detector(run).to(device)
+        detector = load(run).to(device)
         found = evaluate_cells(detector, recipe.test_set(), edges=scale_edges(recipe))
         return {"cells": [{**cell._asdict(), "scale": list(cell.scale)} for cell in found]}
 

@@ -291,7 +291,7 @@ def train_cell(
         KeyboardInterrupt: if the training was interrupted; it left a checkpoint.
         ValueError, OSError, RuntimeError: what the training raises.
     """
-    from detectors.checkpoints import open_detector
+    from detectors.saving import load
 
     folder = config.output
     assert folder is not None  # all callers give one
@@ -302,7 +302,7 @@ def train_cell(
     if not train(config, resume=resume, overwrite=not resume, datasets=(sets[0], None), prepare=prepare):
         raise KeyboardInterrupt
     seconds = time.perf_counter() - began
-    detector = open_detector(folder).to(device)
+    detector = load(folder).to(device)
     figures = evaluate(detector, sets[1], batch_size=config.eval_batch_size)
     chosen = {name: figures[name] for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
     return {**chosen, "classes": figures["classes"], "train_seconds": round(seconds, 1), **detector_costs(detector)}
@@ -314,7 +314,7 @@ def detector_costs(detector: SSD) -> dict[str, float]:
 
     assert detector.image_size is not None  # set by every recipe
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        detector.predict(torch.zeros(1, 3, *detector.image_size, device=detector.image_mean.device))
+        detector.forward_head(torch.zeros(1, 3, *detector.image_size, device=detector.image_mean.device))
     counts = {name: sum(flops.values()) for name, flops in counter.get_flop_counts().items()}
     neck = next((value for name, value in counts.items() if name.endswith("FeaturePyramid.neck")), 0)
     return {

@@ -163,7 +163,7 @@ def run_history(folder: Path) -> dict[str, Any]:
 
 
 def _open(folder: Path) -> SSD:
-    from detectors.checkpoints import open_detector
+    from detectors.saving import load
 
     torch.manual_seed(0)
-    return open_detector(folder)
+    return load(folder)

@@ -1,5 +1,6 @@
 """Complete detectors on the necks of `pyramids`: M2Det, SSD and any mix."""
 
+from detectors.inference.deploy import DeployedDetector
 from detectors.models.anchors import DefaultBoxes
 from detectors.models.loss import FocalLoss, MultiBoxLoss
 from detectors.models.m2det import M2Det
@@ -9,12 +10,18 @@ from detectors.models.zoo import create_detector, list_detectors
 from detectors.ops.box_coder import BoxCoder
 from detectors.ops.nms import batched_soft_nms, soft_nms
 from detectors.released import load_released_checkpoint
+from detectors.saving import describe, load, open_pretrained, save
 from pyramids import __version__
+
+# A model imports nothing that stands above it: its methods `deploy`, `save_pretrained` and `from_pretrained` get their
+# code here.
+SSD.implement(deploy=DeployedDetector, describe=describe, write=save, open=open_pretrained)
 
 __all__ = [
     "SSD",
     "BoxCoder",
     "DefaultBoxes",
+    "DeployedDetector",
     "FocalLoss",
     "M2Det",
     "MultiBoxLoss",
@@ -23,6 +30,8 @@ __all__ = [
     "batched_soft_nms",
     "create_detector",
     "list_detectors",
+    "load",
     "load_released_checkpoint",
+    "save",
     "soft_nms",
 ]

@@ -64,7 +64,7 @@ def load_released_checkpoint(
     Traceback (most recent call last):
     ValueError: this is no checkpoint of the authors' M2Det on VGG-16: it lacks reduce.conv.weight, ...
     """
-    weights = _read(path_or_state_dict)
+    weights = read_state_dict(path_or_state_dict)
     layout = read_layout(weights)
     translated = translate(weights, layout)
     has_backbone = any(name.startswith("base.") for name in weights)
@@ -100,7 +100,14 @@ def load_released_checkpoint(
     return model.eval()
 
 
-def _read(source: Any) -> dict[str, Tensor]:
+def read_state_dict(source: Any) -> dict[str, Tensor]:
+    """A state dict from a file that is read with `weights_only=True`, or as it is; without the prefix `module.`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        TypeError: for anything but a path or a mapping.
+        ValueError: for a damaged file, or one with more than tensors in it.
+    """
     weights = source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)

@@ -28,8 +28,8 @@ class Demo:
     """Delete the run in --output first."""
 
     def run(self) -> int:
-        from detectors.checkpoints import open_detector
         from detectors.data import SyntheticScales, evaluation_transforms
+        from detectors.saving import load
         from detectors.training.cells import cells_of
         from detectors.training.evaluation import CocoResult, detect
         from detectors.training.failures import TrainingStopped
@@ -46,7 +46,7 @@ class Demo:
         except TrainingStopped as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        detections = detect(open_detector(self.output), held_out)
+        detections = detect(load(self.output), held_out)
         figures = CocoResult(held_out, detections).report()
         cells = cells_of(detections, held_out, edges=EDGES)
         show(cells, f"AP50 on {self.held_out} held-out pictures: {figures['AP50']:.3f} (AP {figures['AP']:.3f})")

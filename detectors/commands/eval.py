@@ -31,9 +31,9 @@ class Eval:
     """Where to run; auto takes a GPU if there is one."""
 
     def run(self) -> int:
-        from detectors.checkpoints import open_detector
         from detectors.commands.predict import choose_device
         from detectors.data import evaluation_transforms, find_splits, load_dataset
+        from detectors.saving import load
         from detectors.training.evaluation import CocoResult, detect
         from detectors.training.pictures import draw_comparison, draw_precision
         from detectors.training.run_log import write_json
@@ -43,7 +43,7 @@ class Eval:
         splits = find_splits(self.data, self.format)
         split = self.split or next((name for name in ("test", "val") if name in splits), splits[0])
         device = choose_device(self.device)
-        detector = open_detector(self.checkpoint, image_size=self.image_size).to(device).eval()
+        detector = load(self.checkpoint, image_size=self.image_size).to(device).eval()
         dataset = load_dataset(
             self.data,
             split,

@@ -21,10 +21,10 @@ class Export:
     """Side to which images are stretched for the authors' checkpoints; others know theirs."""
 
     def run(self) -> int:
-        from detectors.checkpoints import open_detector
         from detectors.inference.export import export_onnx, export_program
+        from detectors.saving import load
 
-        detector = open_detector(self.checkpoint, image_size=self.image_size)
+        detector = load(self.checkpoint, image_size=self.image_size)
         export = export_onnx if self.format == "onnx" else export_program
         export(detector, self.output, batch_size=self.batch_size)
         print(f"{self.output}: checked against the detector, {self.output.stat().st_size / 1e6:.1f} MB")

@@ -40,13 +40,13 @@ class Predict:
         import torch
         from rich.progress import track
 
-        from detectors.checkpoints import open_detector
         from detectors.drawing import save_detections
+        from detectors.saving import load
 
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is a score in 0..1: got {self.threshold}")
         files = find_images(self.inputs, self.output)
-        detector = open_detector(self.checkpoint, image_size=self.image_size).to(choose_device(self.device))
+        detector = load(self.checkpoint, image_size=self.image_size).to(choose_device(self.device))
         deployed = detector.deploy(dtype=getattr(torch, PRECISIONS[self.precision]), compile=self.compile)
         names = detector.class_names or [str(label) for label in range(1, detector.num_classes)]
         self.output.mkdir(parents=True, exist_ok=True)

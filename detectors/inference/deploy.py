@@ -9,7 +9,7 @@ are packed once (`packing`), or by the compiler.
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +23,8 @@ from detectors.inference.winograd import use_winograd
 from detectors.models.head import SSDHead
 from detectors.models.inputs import batch_images, check_images, image_sizes
 from detectors.models.postprocess import as_detections
+from detectors.models.ssd import SSD
 from pyramids import MLFPN
-
-if TYPE_CHECKING:
-    from detectors.models.ssd import SSD
 
 _WIDTH = 32  # convolutions whose output channels are a multiple of this run at full speed on CPUs and GPUs
 _CPU_SLICE = 128  # outputs of a wide predictor computed at once on a CPU: with more, weights fall out of its cache
@@ -60,7 +58,7 @@ class DeployedDetector(nn.Module):
     image_mean: Tensor
     image_std: Tensor
 
-    def __init__(self, detector: "SSD", *, dtype: torch.dtype = torch.float32, compile: bool = False) -> None:
+    def __init__(self, detector: SSD, *, dtype: torch.dtype = torch.float32, compile: bool = False) -> None:
         super().__init__()
         if dtype not in (torch.float32, torch.bfloat16, torch.float16):
             raise ValueError(f"dtype is torch.float32, torch.bfloat16 or torch.float16: got {dtype}")

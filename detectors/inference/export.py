@@ -8,14 +8,12 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from detectors.models.ssd import SSD
+from detectors.models.ssd import SSD
 
 INPUT_NAMES = ("images", "sizes")
 OUTPUT_NAMES = ("boxes", "scores", "labels", "valid")
@@ -26,7 +24,7 @@ Run = Callable[[Tensor, Tensor], Sequence[Tensor]]
 class FixedForm(nn.Module):
     """`forward_fixed` of a detector as a module's forward, which is what exporters take."""
 
-    def __init__(self, detector: "SSD") -> None:
+    def __init__(self, detector: SSD) -> None:
         super().__init__()
         self.detector = detector
 
@@ -35,7 +33,7 @@ class FixedForm(nn.Module):
 
 
 def export_onnx(
-    detector: "SSD",
+    detector: SSD,
     path: str | os.PathLike[str],
     *,
     batch_size: int = 1,
@@ -92,7 +90,7 @@ def export_onnx(
 
 
 def export_program(
-    detector: "SSD",
+    detector: SSD,
     path: str | os.PathLike[str],
     *,
     batch_size: int = 1,
@@ -134,7 +132,7 @@ def _need(*packages: str) -> None:
 
 
 def _export(
-    detector: "SSD",
+    detector: SSD,
     path: Path,
     write: Callable[[FixedForm, tuple[Tensor, Tensor], Path], Run],
     batch_size: int,
@@ -178,7 +176,7 @@ def _probe(batch_size: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return images, sizes.clamp(min=2)
 
 
-def check(detector: "SSD", run: Run, inputs: tuple[Tensor, Tensor]) -> int:
+def check(detector: SSD, run: Run, inputs: tuple[Tensor, Tensor]) -> int:
     """Compare an exported model's detections with the detector's; returns how many there were.
 
     Detections are compared as sets, since scores that differ in the last bits may change places.

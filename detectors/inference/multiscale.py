@@ -5,7 +5,6 @@ strategy of Table 1, https://arxiv.org/abs/1811.04533
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +12,7 @@ from torch import Tensor, nn
 from detectors.models.anchors import DefaultBoxes
 from detectors.models.inputs import check_images, image_sizes, stretch
 from detectors.models.postprocess import as_detections
-
-if TYPE_CHECKING:
-    from detectors.models.ssd import SSD
+from detectors.models.ssd import SSD
 
 
 class MultiScale(nn.Module):
@@ -43,7 +40,7 @@ class MultiScale(nn.Module):
     ['boxes', 'labels', 'scores']
     """
 
-    def __init__(self, detector: "SSD", scales: Sequence[float] = (0.75, 1.0, 1.5), flip: bool = True) -> None:
+    def __init__(self, detector: SSD, scales: Sequence[float] = (0.75, 1.0, 1.5), flip: bool = True) -> None:
         super().__init__()
         if not scales or not all(scale > 0 for scale in scales):
             raise ValueError(f"scales are one or more positive numbers: got {list(scales)}")
@@ -90,18 +87,18 @@ class MultiScale(nn.Module):
         """Images stretched once, from their own size to that of the scale."""
         detector = self.detector
         if scale == 1:
-            return detector.batch(images)
+            return detector.preprocess(images)
         if detector.image_size is None:
-            batch = detector.batch(images)
+            batch = detector.preprocess(images)
             return stretch(batch, self._scaled((batch.shape[2], batch.shape[3]), scale), detector.antialias)
         size = self._scaled(detector.image_size, scale)
         return torch.cat([stretch(image[None], size, detector.antialias) for image in images]).to(detector.image_mean)
 
     def _look(self, batch: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """What `SSD.predict` gives, with default boxes of the native scale's size in pixels."""
+        """What `SSD.forward_head` gives, with default boxes of the native scale's size in pixels."""
         detector = self.detector
         if scale == 1:
-            return detector.predict(batch)
+            return detector.forward_head(batch)
         features = detector.features(batch)
         box_regression, class_logits = detector.head(features)
         size = (batch.shape[2], batch.shape[3])

@@ -4,24 +4,22 @@ Paper: `SSD: Single Shot MultiBox Detector`, https://arxiv.org/abs/1512.02325
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from detectors.hub import HubDetector
 from detectors.models.anchors import DefaultBoxes, MapSteps
+from detectors.models.detector import Detector
 from detectors.models.head import SSDHead
-from detectors.models.inputs import Target, as_size, batch_images, check_images, check_targets, image_sizes, pad_targets
+from detectors.models.inputs import Target, as_size, check_images, check_targets, pad_targets
 from detectors.models.loss import DetectionLoss, MultiBoxLoss
-from detectors.models.postprocess import PostProcess, as_detections
+from detectors.models.methods import DetectorMethods
+from detectors.models.postprocess import PostProcess
 from pyramids import FeaturePyramid
 
-if TYPE_CHECKING:
-    from detectors.inference.deploy import DeployedDetector
 
-
-class SSD(HubDetector):
+class SSD(Detector, DetectorMethods):
     """A single-shot detector on any backbone with any neck, under torchvision's detection contract.
 
     `model(images, targets)` gives a dict of losses in training, `model(images)` a list of dicts in evaluation: `boxes`
@@ -54,9 +52,6 @@ class SSD(HubDetector):
     >>> sorted(detections)
     ['boxes', 'labels', 'scores']
     """
-
-    image_mean: Tensor
-    image_std: Tensor
 
     def __init__(
         self,
@@ -97,57 +92,6 @@ class SSD(HubDetector):
             # Nothing depends on these, but what does not fit is said here rather than at the first image.
             self.anchors(self.image_size, pyramid.output_sizes(self.image_size), device="meta")
 
-    def batch(self, images: Sequence[Tensor]) -> Tensor:
-        """Images `(3, H_i, W_i)` of any sizes to a batch `(N, 3, H, W)` of the network's size, device and dtype."""
-        return batch_images(images, self.image_size, antialias=self.antialias).to(self.image_mean)
-
-    def features(self, batch: Tensor) -> list[Tensor]:
-        """A batch `(N, 3, H, W)` in 0..1 to the pyramid's maps, finest first.
-
-        Raises:
-            TypeError: for a batch that is not floating point.
-            ValueError: for another shape, which the subtraction of the mean might broadcast unnoticed.
-        """
-        if batch.dim() != 4 or batch.shape[1] != 3:
-            raise ValueError(f"a batch is RGB, (N, 3, H, W): got the shape {tuple(batch.shape)}")
-        if not batch.is_floating_point():
-            raise TypeError(f"a batch is floating point in 0..1: got {batch.dtype}")
-        maps: list[Tensor] = self.pyramid((batch - self.image_mean) / self.image_std)
-        return maps
-
-    def predict(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch `(N, 3, H, W)` in 0..1 to offsets `(N, P, 4)`, class logits `(N, P, classes)` and priors `(P, 4)`."""
-        features = self.features(batch)
-        box_regression, class_logits = self.head(features)
-        sizes = [(x.shape[2], x.shape[3]) for x in features]
-        return box_regression, class_logits, self.anchors((batch.shape[2], batch.shape[3]), sizes, device=batch.device)
-
-    def forward_fixed(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Detections in tensors of fixed size, for `torch.compile`, `torch.export` and ONNX.
-
-        Args:
-            batch: images `(N, 3, H, W)` in 0..1, already stretched to the network's size.
-            sizes: heights and widths `(N, 2)` of the images that boxes are to be scaled to, in pixels.
-
-        Returns:
-            Boxes `(N, K, 4)` absolute xyxy, scores `(N, K)` descending, labels `(N, K)` from 1 and `valid` `(N)`, how
-            many of the K rows are detections; the others are zero.
-        """
-        box_regression, class_logits, priors = self.predict(batch)
-        found: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess(
-            box_regression, self.loss.scores(class_logits), priors, sizes
-        )
-        return found
-
-    def deploy(self, *, dtype: torch.dtype = torch.float32, compile: bool = False) -> "DeployedDetector":
-        """A copy for inference: batch norms folded, predictors merged, channels-last, in `dtype`; maybe compiled.
-
-        See `DeployedDetector` for arguments and errors.
-        """
-        from detectors.inference.deploy import DeployedDetector
-
-        return DeployedDetector(self, dtype=dtype, compile=compile)
-
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, *, validate: bool | None = None
     ) -> Any:
@@ -163,15 +107,14 @@ class SSD(HubDetector):
         Raises:
             TypeError, ValueError: for images or targets that do not fit; names the image's index.
         """
+        if not self.training:
+            return super().forward(images)
+        if targets is None:
+            raise ValueError("in training a detector needs targets; call eval() to detect")
         check_images(images)
         device = self.image_mean.device
-        if self.training:
-            if targets is None:
-                raise ValueError("in training a detector needs targets; call eval() to detect")
-            values = device.type == "cpu" if validate is None else validate
-            check_targets(images, targets, self.num_classes, values=values)
-            boxes, labels = pad_targets(images, targets, device)
-            box_regression, class_logits, priors = self.predict(self.batch(images))
-            return self.loss(box_regression, class_logits, priors, boxes, labels)
-        batch = self.batch(images)
-        return as_detections(*self.forward_fixed(batch, image_sizes(images, device)))
+        values = device.type == "cpu" if validate is None else validate
+        check_targets(images, targets, self.num_classes, values=values)
+        boxes, labels = pad_targets(images, targets, device)
+        box_regression, class_logits, priors = self.forward_head(self.preprocess(images))
+        return self.loss(box_regression, class_logits, priors, boxes, labels)

@@ -28,7 +28,7 @@ def test_the_levels_terms_add_up_to_the_logits(changes):
     assert all(0 <= weight <= 1 for weights in found.attention for weight in weights)
     if levels == 1:  # then the one term and the bias are the logit
         conv = detector.head.classes[0]
-        _, logits, _ = detector.predict(image[None])
+        _, logits, _ = detector.forward_head(image[None])
         bias = conv.bias.view(-1, 4)
         largest = (logits[0, : 8 * 8 * 6].view(8, 8, 6, 4) - bias)[..., 1:].amax(dim=(2, 3))
         torch.testing.assert_close(found.maps[0][0], largest, rtol=1e-4, atol=1e-4)

@@ -1,7 +1,6 @@
 """The command line: what it prints, writes and returns."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -10,7 +9,6 @@ import torch
 from PIL import Image
 
 from detectors import SSD
-from detectors.checkpoints import open_detector
 from detectors.cli import main
 
 
@@ -123,33 +121,6 @@ def test_predict_without_images(saved, photos, tmp_path, capsys):
         assert predict(saved, tmp_path / "out", missing) == 2
         assert str(missing) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_whatever_holds_a_detector_opens(saved, tmp_path):
-    run = tmp_path / "run"
-    expected = SSD.from_pretrained(saved).state_dict()
-    shutil.copytree(saved, run / "last")
-    for path in (saved, saved / "model.safetensors", run, run / "last"):
-        assert all(torch.equal(value, expected[name]) for name, value in open_detector(path).state_dict().items())
-    better = SSD.from_pretrained(saved)
-    with torch.no_grad():
-        better.head.boxes[0].bias += 1
-    better.save_pretrained(run / "best")
-    assert torch.equal(open_detector(run).head.boxes[0].bias, better.head.boxes[0].bias)
-
-
-def test_what_holds_none_is_refused(saved, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-        open_detector(tmp_path / "none")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no detector"):
-        open_detector(tmp_path / "empty")
-    (saved / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"has no config\.json beside it"):
-        open_detector(saved)
-    (tmp_path / "x.pth").write_text("no checkpoint")
-    with pytest.raises(ValueError, match="is refused"):
-        open_detector(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])

@@ -85,9 +85,9 @@ def test_what_the_authors_code_does_around_the_network(official):
     # Their way: BGR in 0..255, minus the mean, stretched without anti-aliasing.
     stretched = torch.nn.functional.interpolate(picture[None], size=(320, 320), mode="bilinear")
     bgr = stretched.flip(1) * 255 - torch.tensor([104.0, 117.0, 123.0]).view(1, 3, 1, 1)
-    torch.testing.assert_close(model.batch([picture]), stretched)
+    torch.testing.assert_close(model.preprocess([picture]), stretched)
     expected = torch.nn.functional.conv2d(bgr, weights["base.0.weight"], weights["base.0.bias"], padding=1)
-    ours = (model.batch([picture]) - model.image_mean) / model.image_std
+    ours = (model.preprocess([picture]) - model.image_mean) / model.image_std
     first = next(m for m in model.pyramid.backbone.modules() if isinstance(m, torch.nn.Conv2d))
     torch.testing.assert_close(first(ours), expected, atol=1e-3, rtol=1e-4)
     assert len(model([picture])) == 1
@@ -96,7 +96,7 @@ def test_what_the_authors_code_does_around_the_network(official):
 def test_without_image_size_default_boxes_follow(official):
     model = load_released_checkpoint(official[0], require_backbone=False)
     assert model.image_size is None
-    assert model.predict(torch.rand(1, 3, 320, 320))[2].shape == (12_810, 4)
+    assert model.forward_head(torch.rand(1, 3, 320, 320))[2].shape == (12_810, 4)
 
 
 def test_can_be_saved(official, tmp_path):

@@ -41,7 +41,7 @@ def test_deployed_numbers_are_the_originals(backbone, neck, kwargs):
     deployed = model.deploy()
     batch = torch.rand(2, 3, 320, 320)
     with torch.no_grad():
-        boxes, logits, _ = model.predict(batch)
+        boxes, logits, _ = model.forward_head(batch)
         features = deployed.pyramid((batch - deployed.image_mean) / deployed.image_std)
         deployed_boxes, deployed_logits = deployed.head(features)
     for ours, theirs in ((deployed_boxes, boxes), (deployed_logits, logits)):

@@ -91,7 +91,7 @@ def test_a_wide_detector_deployed_gives_the_original_numbers(dtype, tolerance):
     assert any(isinstance(m, WinogradConv2d) for m in deployed.modules())
     batch = torch.rand(1, 3, 160, 160)
     with torch.no_grad():
-        _, expected, _ = model.predict(batch)
+        _, expected, _ = model.forward_head(batch)
         x = ((batch - deployed.image_mean) / deployed.image_std).to(dtype)
         _, found = deployed.head(deployed.pyramid(x))
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()

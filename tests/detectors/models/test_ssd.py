@@ -91,7 +91,7 @@ def test_loss_of_a_batch_is_invariant_to_padding(tiny, targets):
     with torch.no_grad():
         together = model(one, [few, many])
         apart = [model([one[0]], [few]), model([one[1]], [many])]
-        priors = model.predict(model.batch(one))[2]
+        priors = model.forward_head(model.preprocess(one))[2]
     from detectors.models.inputs import pad_targets
     from detectors.ops.matcher import match_boxes
 
@@ -135,14 +135,14 @@ def test_boxes_come_in_pixels_of_the_image_given(tiny):
 def test_without_image_size_default_boxes_follow(tiny):
     model = tiny(image_size=None).eval()
     assert len(model(images((64, 96), (64, 96)))) == 2
-    assert model.predict(torch.rand(1, 3, 64, 96))[2].shape == (6 * (8 * 12 + 4 * 6 + 2 * 3), 4)
+    assert model.forward_head(torch.rand(1, 3, 64, 96))[2].shape == (6 * (8 * 12 + 4 * 6 + 2 * 3), 4)
     with pytest.raises(ValueError, match="one size in a batch"):
         model(images((64, 96), (64, 64)))
 
 
 def test_rectangular_input(tiny):
     model = tiny(image_size=(64, 128)).eval()
-    assert model.batch(images((50, 50))).shape == (1, 3, 64, 128)
+    assert model.preprocess(images((50, 50))).shape == (1, 3, 64, 128)
     assert len(model(images((50, 50)))[0]["boxes"]) > 0
 
 
@@ -167,7 +167,7 @@ def test_frozen_batch_norm(tiny, targets):
 def test_untrained_scores_are_calibrated(tiny, loss):
     model = tiny(num_classes=21, loss=loss).eval()
     with torch.no_grad():
-        logits = model.predict(model.batch(images((64, 64))))[1]
+        logits = model.forward_head(model.preprocess(images((64, 64))))[1]
     scores = model.loss.scores(logits)
     total = scores.sum(-1).mean()
     # Focal: 0.01 a class. MultiBox: one positive to three mined negatives.

@@ -26,7 +26,7 @@ def on_meta(name, num_classes=81, **overrides):
 def test_maps_and_default_boxes(size, maps, boxes):
     model = on_meta(f"m2det_{size}_vgg16").eval()
     assert model.pyramid.output_sizes((size, size)) == [(side, side) for side in maps]
-    box_regression, class_logits, priors = model.predict(torch.empty(1, 3, size, size, device="meta"))
+    box_regression, class_logits, priors = model.forward_head(torch.empty(1, 3, size, size, device="meta"))
     assert box_regression.shape == (1, boxes, 4)
     assert class_logits.shape == (1, boxes, 81)
     assert priors.shape == (boxes, 4)
@@ -51,7 +51,7 @@ def test_every_preset_builds(name):
     assert str(size) in name
     assert model.image_size == (size, size)
     assert isinstance(model, M2Det) == name.startswith("m2det")
-    boxes, logits, priors = model.predict(torch.empty(1, 3, size, size, device="meta"))
+    boxes, logits, priors = model.forward_head(torch.empty(1, 3, size, size, device="meta"))
     assert boxes.shape[1] == logits.shape[1] == len(priors)
     assert logits.shape[2] == 21
 

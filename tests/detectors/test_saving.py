@@ -1,13 +1,15 @@
 """Saving and loading: the round trip, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from detectors import SSD, M2Det
-from detectors.hub import load_weights
+from detectors import SSD, M2Det, load, save
+from detectors.saving import load_weights
 from pyramids import attach
 
 
@@ -110,7 +112,7 @@ def test_damaged_config(tiny, tmp_path):
     with pytest.raises(ValueError, match="is no JSON"):
         SSD.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match=r"holds no config\.json of a detector"):
+    with pytest.raises(ValueError, match=r"config\.json is no config of a detector"):
         SSD.from_pretrained(tmp_path)
 
 
@@ -124,3 +126,59 @@ def test_settings_without_json_cannot_be_saved(tiny, tmp_path):
     model = tiny(act_layer=nn.SiLU, neck="fpn", out_channels=16)
     with pytest.raises(ValueError, match="plain values"):
         model.save_pretrained(tmp_path)
+
+
+def test_whatever_holds_a_detector_opens(tiny, tmp_path):
+    model = tiny("m2det", class_names=["cat", "dog", "emu"])
+    saved, run, alone = tmp_path / "saved", tmp_path / "run", tmp_path / "alone"
+    save(model, saved)
+    shutil.copytree(saved, run / "last")
+    alone.mkdir()
+    shutil.copy(saved / "model.safetensors", alone / "emu_finder.safetensors")  # its header holds the config
+    torch.save(model.state_dict(), saved / "weights.pth")
+    paths = (saved, saved / "model.safetensors", run, run / "last", alone / "emu_finder.safetensors")
+    for path in (*paths, saved / "weights.pth"):
+        loaded = load(path)
+        assert type(loaded) is M2Det
+        assert loaded.class_names == ["cat", "dog", "emu"]
+        assert_same(model, loaded)
+    better = load(saved)
+    with torch.no_grad():
+        better.head.boxes[0].bias += 1
+    better.save_pretrained(run / "best")
+    assert torch.equal(load(run).head.boxes[0].bias, better.head.boxes[0].bias)
+    assert load(run, map_location="meta").image_mean.is_meta
+
+
+def test_what_holds_no_detector_is_refused(tiny, tmp_path):
+    for nothing in (tmp_path / "none", str(tmp_path / "none"), f"{tmp_path}/none"):
+        with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+            load(nothing)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no detector"):
+        load(tmp_path / "empty")
+    (tmp_path / "x.pth").write_text("no checkpoint")
+    with pytest.raises(ValueError, match="is refused"):
+        load(tmp_path / "x.pth")
+    save(tiny(), tmp_path / "old")  # 0.1.0 wrote no header
+    file = tmp_path / "old" / "model.safetensors"
+    save_file(load_file(file), file)
+    (tmp_path / "old" / "config.json").unlink()
+    for path in (file, file.parent):
+        with pytest.raises(ValueError, match=r"does not say which detector .* config\.json beside it"):
+            load(path)
+    torch.save(tiny().state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"does not say which detector"):
+        load(tmp_path / "weights.pth")
+    with pytest.raises(TypeError, match="got a DeployedDetector; save what it was made from"):
+        save(tiny().deploy(), tmp_path / "deployed")
+
+
+def test_a_refused_saving_leaves_the_folder_as_it_was(tiny, tmp_path):
+    save(tiny(), tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    handmade = SSD(attach("test_resnet", "fpn", out_channels=16), 3, image_size=64)
+    for refused in (handmade.save_pretrained, lambda folder: save(handmade, folder)):
+        with pytest.raises(ValueError, match="save its state_dict"):
+            refused(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

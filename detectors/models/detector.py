@@ -1,0 +1,92 @@
+"""The contract of a detector in inference, which a trainable detector and its deployed form share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from detectors.models.inputs import batch_images, check_images, image_sizes
+from detectors.models.loss import DetectionLoss
+from detectors.models.postprocess import PostProcess, as_detections
+from pyramids import FeaturePyramid
+
+
+class Detector(nn.Module):
+    """From images to detections through a pyramid, a head, default boxes and post-processing.
+
+    `model(images)` gives a list of dicts, one per image: `boxes` `(n, 4)` absolute xyxy in the pixels of the image,
+    `scores` `(n)` in 0..1 descending, `labels` `(n)` from 1. Subclasses set the attributes.
+    """
+
+    pyramid: FeaturePyramid
+    head: nn.Module
+    anchors: nn.Module
+    loss: DetectionLoss
+    postprocess: PostProcess
+    num_classes: int
+    class_names: list[str] | None
+    image_size: tuple[int, int] | None
+    antialias: bool
+    image_mean: Tensor
+    image_std: Tensor
+
+    def preprocess(self, images: Sequence[Tensor]) -> Tensor:
+        """Images `(3, H_i, W_i)` of any sizes to a batch `(N, 3, H, W)` of the network's size, device and dtype."""
+        return batch_images(images, self.image_size, antialias=self.antialias).to(self.image_mean)
+
+    def normalize(self, batch: Tensor) -> Tensor:
+        """Images in 0..1 as the backbone takes them, `(N, 3, H, W)`."""
+        return (batch - self.image_mean) / self.image_std
+
+    def features(self, batch: Tensor) -> list[Tensor]:
+        """A batch `(N, 3, H, W)` in 0..1 to the pyramid's maps, finest first.
+
+        Raises:
+            TypeError: for a batch that is not floating point.
+            ValueError: for another shape, which the subtraction of the mean might broadcast unnoticed.
+        """
+        if batch.dim() != 4 or batch.shape[1] != 3:
+            raise ValueError(f"a batch is RGB, (N, 3, H, W): got the shape {tuple(batch.shape)}")
+        if not batch.is_floating_point():
+            raise TypeError(f"a batch is floating point in 0..1: got {batch.dtype}")
+        maps: list[Tensor] = self.pyramid(self.normalize(batch))
+        return maps
+
+    def priors(self, image_size: tuple[int, int], features: Sequence[Tensor]) -> Tensor:
+        """Default boxes `(P, 4)` of maps of an image, as fractions (cx, cy, w, h)."""
+        sizes = [(x.shape[2], x.shape[3]) for x in features]
+        boxes: Tensor = self.anchors(image_size, sizes, device=features[0].device)
+        return boxes
+
+    def forward_head(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch `(N, 3, H, W)` in 0..1 to offsets `(N, P, 4)`, class logits `(N, P, classes)` and priors `(P, 4)`."""
+        features = self.features(batch)
+        box_regression, class_logits = self.head(features)
+        return box_regression, class_logits, self.priors((batch.shape[2], batch.shape[3]), features)
+
+    def forward_fixed(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Detections in tensors of fixed size, for `torch.compile`, `torch.export` and ONNX.
+
+        Args:
+            batch: images `(N, 3, H, W)` in 0..1, already stretched to the network's size.
+            sizes: heights and widths `(N, 2)` of the images that boxes are to be scaled to, in pixels.
+
+        Returns:
+            Boxes `(N, K, 4)` absolute xyxy, scores `(N, K)` descending, labels `(N, K)` from 1 and `valid` `(N)`, the
+            number of detections among the K rows; the other rows are zero.
+        """
+        box_regression, class_logits, priors = self.forward_head(batch)
+        found: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess(
+            box_regression, self.loss.scores(class_logits), priors, sizes
+        )
+        return found
+
+    def forward(self, images: Sequence[Tensor]) -> Any:
+        """Images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`.
+
+        Raises:
+            TypeError, ValueError: for images that do not fit; names the image's index.
+        """
+        check_images(images)
+        batch = self.preprocess(images)
+        return as_detections(*self.forward_fixed(batch, image_sizes(images, self.image_mean.device)))

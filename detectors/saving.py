@@ -1,0 +1,226 @@
+"""Saving and loading of detectors: one function for each, whatever a user has of a detector.
+
+A saved detector is a folder with `model.safetensors` and the `config.json` that rebuilds it; the config is also in the
+header of the safetensors file, so that the file alone is enough.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from detectors.atomic import write_atomically
+from detectors.models.ssd import SSD
+from detectors.models.zoo import create_detector
+from detectors.released import load_released_checkpoint, read_state_dict
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+_HUB_OPTIONS = {"revision", "cache_dir", "force_download", "local_files_only", "token"}
+
+
+def save(model: SSD, folder: str | Path) -> None:
+    """Write a detector to a folder, from which `load` reads it; the folder is made if it is missing.
+
+    Settings that were changed after the detector was built (score threshold, post-processing, image mean, class names)
+    are saved as they are now.
+
+    Raises:
+        TypeError: for anything but an `SSD`.
+        ValueError: for a detector that no config can rebuild; says what stands against it, and nothing is written.
+        OSError: if the folder cannot be written.
+
+    >>> import tempfile
+    >>> from detectors import create_detector, load, save
+    >>> folder = tempfile.mkdtemp()
+    >>> save(create_detector("ssd", 3, backbone="resnet18", neck="fpn", image_size=64), folder)
+    >>> load(folder).num_classes
+    3
+    """
+    if not isinstance(model, SSD):
+        raise TypeError(f"save takes an SSD or M2Det: got a {type(model).__name__}; save what it was made from")
+    config = json.dumps({"detector": describe(model)}, indent=2)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    header = {"format": "pt", "config": config}
+    write_atomically(folder / WEIGHTS, lambda file: save_file(weights, file, metadata=header))
+    write_atomically(folder / CONFIG, lambda file: file.write_text(config, encoding="utf-8"))
+
+
+def load(
+    path_or_name: str | os.PathLike[str],
+    *,
+    map_location: str | torch.device = "cpu",
+    image_size: int | tuple[int, int] | None = 512,
+) -> SSD:
+    """Load a detector for inference from a folder, a file or the Hugging Face Hub.
+
+    Args:
+        path_or_name: a run's folder (its `best`, or else its `last`), a saved detector's folder or `.safetensors` file,
+            a state dict beside its `config.json`, a `.pth` checkpoint of M2Det's authors, or the name `owner/name` of a
+            repository on the Hub.
+        map_location: the device of the detector.
+        image_size: the size, a side or (height, width) in pixels, to which images are stretched for a checkpoint of
+            the authors, which does not say it (they trained 320, 512 and 800); other detectors know theirs.
+
+    Raises:
+        FileNotFoundError: if there is nothing at that path.
+        ValueError: if what is there is no detector, or a damaged one.
+
+    >>> import tempfile
+    >>> from detectors import create_detector, load, save
+    >>> folder = tempfile.mkdtemp()
+    >>> save(create_detector("ssd", 3, backbone="resnet18", neck="fpn", image_size=64), folder)
+    >>> load(f"{folder}/model.safetensors").image_size
+    (64, 64)
+    """
+    path = Path(path_or_name)
+    if path.is_dir():
+        detector = _open_folder(path)
+    elif path.is_file():
+        detector = _open_file(path, image_size)
+    elif isinstance(path_or_name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", path_or_name) and not path.parent.exists():
+        detector = open_pretrained(path_or_name)
+    else:
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    return detector.to(map_location).eval()
+
+
+def open_pretrained(
+    name: str | os.PathLike[str], kind: type[SSD] = SSD, *, map_location: str | torch.device = "cpu", **options: Any
+) -> SSD:
+    """A detector of class `kind` from a saved folder or a repository of the Hub; see `SSD.from_pretrained`."""
+    unknown = sorted(options.keys() - _HUB_OPTIONS)
+    if unknown:
+        raise TypeError(
+            f"from_pretrained takes no {unknown}: expected any of {sorted(_HUB_OPTIONS | {'map_location'})}"
+        )
+    if os.path.isdir(name):
+        weights = Path(name, WEIGHTS)
+    elif isinstance(name, Path) or os.path.isabs(name):
+        raise FileNotFoundError(f"no folder {name}")
+    else:
+        try:
+            hf_hub_download(os.fspath(name), CONFIG, **options)
+            weights = Path(hf_hub_download(os.fspath(name), WEIGHTS, **options))
+        except (OSError, ValueError) as error:  # HTTP errors are OSErrors, malformed names ValueErrors
+            raise FileNotFoundError(f"no folder {name}, and no such detector on the Hub: {error}") from error
+    model = _built_for(weights)
+    if not isinstance(model, kind):
+        raise TypeError(f"{name} holds an {type(model).__name__}: load it with {type(model).__name__}")
+    load_weights(model, weights)
+    return model.to(map_location).eval()
+
+
+def describe(model: SSD) -> dict[str, Any]:
+    """The arguments of `create_detector` that build a detector as it is now.
+
+    Raises:
+        ValueError: if no config can rebuild it.
+    """
+    if model.config is None:
+        raise ValueError(
+            "this detector was not built by create_detector from plain values, so no config can rebuild it: "
+            "save its state_dict() instead"
+        )
+    names = {} if model.class_names is None else {"class_names": list(model.class_names)}
+    return {**model.config, **names}
+
+
+def build(text: str, source: Path) -> SSD:
+    """The detector of a config's text, with random weights.
+
+    Raises:
+        ValueError: if the text is no config of a detector; names `source`.
+    """
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source} is no JSON: {error}") from error
+    if not isinstance(config, dict) or "detector" not in config:
+        raise ValueError(f"{source} is no config of a detector: expected what save or save_pretrained writes")
+    return create_detector(**config["detector"])
+
+
+def load_weights(model: nn.Module, file: str | Path) -> None:
+    """Load a safetensors file into a model, all or nothing.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or made for a model of other keys or shapes; says which.
+    """
+    if not os.path.exists(file):
+        raise FileNotFoundError(f"no weights at {file}")
+    try:
+        weights = load_file(file)
+    except Exception as error:  # of safetensors
+        raise ValueError(f"{file} is no whole safetensors file: {error}") from error
+    fit_weights(model, weights, file)
+
+
+def fit_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
+    """Load a state dict into a model, all or nothing.
+
+    Raises:
+        ValueError: if it was made for a model of other keys or shapes; says which.
+    """
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if expected != found:
+        missing = sorted(set(expected) - set(found))
+        surplus = sorted(set(found) - set(expected))
+        both = sorted(expected.keys() & found.keys())
+        other = [f"{name}: {found[name]} for {expected[name]}" for name in both if found[name] != expected[name]]
+        raise ValueError(
+            f"{source} does not fit this {type(model).__name__}: {len(missing)} keys are missing {missing[:3]}, "
+            f"{len(surplus)} are unknown {surplus[:3]}, {len(other)} have another shape {other[:3]}"
+        )
+    model.load_state_dict(weights)
+
+
+def _open_folder(folder: Path) -> SSD:
+    for candidate in (folder / "best", folder / "last", folder):
+        if (candidate / WEIGHTS).exists():
+            return open_pretrained(candidate)
+    raise ValueError(f"{folder} holds no detector: expected best/{WEIGHTS}, last/{WEIGHTS} or {WEIGHTS} in it")
+
+
+def _open_file(file: Path, image_size: int | tuple[int, int] | None) -> SSD:
+    if file.suffix == ".safetensors":
+        model = _built_for(file)
+        load_weights(model, file)
+        return model
+    weights = read_state_dict(file)
+    if not any(name.startswith("pyramid.") for name in weights):
+        return load_released_checkpoint(weights, image_size=image_size)
+    model = _built_for(file)
+    fit_weights(model, weights, file)
+    return model
+
+
+def _built_for(weights: Path) -> SSD:
+    """The detector that a file of weights belongs to: of the config beside it, or else of the one in its header."""
+    config = weights.with_name(CONFIG)
+    if config.exists():
+        return build(config.read_text(encoding="utf-8"), config)
+    if not weights.exists():
+        raise FileNotFoundError(f"no weights at {weights}")
+    text = _header(weights).get("config") if weights.suffix == ".safetensors" else None
+    if text is None:
+        raise ValueError(f"{weights} does not say which detector it belongs to: expected its {CONFIG} beside it")
+    return build(text, weights)
+
+
+def _header(file: Path) -> dict[str, str]:
+    try:
+        with safe_open(file, "pt") as content:
+            return dict(content.metadata() or {})
+    except Exception as error:  # of safetensors
+        raise ValueError(f"{file} is no whole safetensors file: {error}") from error
