@@ -1,7 +1,7 @@
 """`python -m benchmarks loader`: images a second that reach training, by the number of loader processes.
 
-Each count of processes is measured with three amounts of work an image: decode and stretch; SSD's whole recipe
-(arXiv 1512.02325, section 2.2); and the recipe as training on CUDA has it, its color distortion left to the GPU.
+Each count of processes is measured with two amounts of work per image: decode and stretch, and SSD's whole recipe
+(arXiv 1512.02325, section 2.2).
 """
 
 import json
@@ -24,7 +24,6 @@ from detectors.training.distributed import StepBatches
 RECIPES: dict[str, dict[str, Any]] = {
     "decode and stretch": {"photometric": False, "zoom_out": False, "iou_crop": False, "flip": False},
     "recipe": {},
-    "recipe, color on the device": {"defer_photometric": True},
 }
 
 

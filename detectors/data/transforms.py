@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from detectors.data.dataset import Sample, Target, Transforms
 from detectors.data.iou_crop import choose_crop
-from detectors.data.photometric import Distortion, distort
+from detectors.data.photometric import distort
 
 # ImageNet's mean color, which SSD paints around a picture that it zooms out of.
 MEAN_COLOR = (124, 116, 104)
@@ -25,16 +25,14 @@ class SSDAugmentation:
     never painted, only the part of the picture that stays visible is cut, stretched and distorted. So contrast turns
     about the mean of the visible part, where torchvision's separate steps take the whole picture.
 
-    Crowd regions are dropped. So are boxes whose center is cropped away and those below one pixel; an image may be left
+    Crowd regions leave the boxes and become `ignore_boxes` (k, 4) of the target, xyxy, in which a loss counts nothing
+    as background. Boxes whose center is cropped away and those below one pixel are dropped; an image may be left
     without boxes.
 
     Args:
         image_size: (height, width) of the result.
         photometric, zoom_out, iou_crop, flip: switches of the steps.
-        fill: RGB color, 0..255, around a zoomed-out picture.
-        defer_photometric: draw the photometric distortion, but leave it to `detectors.data.photometric.distort_batch`:
-            the image stays uint8, and the target's `distortion` is its row for that. It is the costliest step here, and
-            a GPU does it in passing.
+        fill: RGB color, 0..255, around a zoomed-out picture; gray pictures take its mean, further channels 0.
     """
 
     def __init__(
@@ -46,7 +44,6 @@ class SSDAugmentation:
         iou_crop: bool = True,
         flip: bool = True,
         fill: tuple[int, int, int] = MEAN_COLOR,
-        defer_photometric: bool = False,
     ) -> None:
         self.image_size = image_size
         self.photometric = v2.RandomPhotometricDistort() if photometric else None
@@ -54,24 +51,24 @@ class SSDAugmentation:
         self.iou_crop = iou_crop
         self.flip = flip
         self.fill = fill
-        self.defer_photometric = defer_photometric and photometric
 
     def __call__(self, image: Tensor, target: Target) -> Sample:
-        target = _select(target, target["iscrowd"] == 0)
+        target = as_xyxy(target)
+        crowd = target["iscrowd"] != 0
+        regions = _select(target, crowd)["boxes"]
+        target = _select(target, ~crowd)
         view, inside = self._choose_view(image, target["boxes"])
         target = _select(target, inside)
-        image, boxes, distortion = self._render(image, target["boxes"], view)
+        image, boxes, regions = self._render(image, (target["boxes"], regions), view)
         if self.flip and torch.rand(()) < 0.5:
             image = F.horizontal_flip(image)
-            boxes = F.horizontal_flip(boxes)
-            distortion = distortion.flip_region(self.image_size[1]) if distortion else None
+            boxes, regions = F.horizontal_flip(boxes), F.horizontal_flip(regions)
         boxes, valid = F.sanitize_bounding_boxes(boxes, min_size=1.0, min_area=1.0)
         target = _select({**target, "boxes": torch.zeros(len(valid), 4)}, valid)
         target["boxes"] = boxes
         sides = boxes.as_subclass(Tensor)[:, 2:] - boxes.as_subclass(Tensor)[:, :2]
         target["area"] = sides.prod(dim=1)
-        if distortion:
-            return tv_tensors.Image(image.contiguous()), {**target, "distortion": distortion.as_row()}
+        target["ignore_boxes"] = F.sanitize_bounding_boxes(regions, min_size=1.0, min_area=1.0)[0]
         return tv_tensors.Image(F.to_dtype(image.contiguous(), torch.float32, scale=True)), target
 
     def _choose_view(self, image: Tensor, boxes: Tensor) -> tuple[tuple[int, int, int, int], Tensor]:
@@ -93,9 +90,9 @@ class SSDAugmentation:
         return (left, top, width, height), inside
 
     def _render(
-        self, image: Tensor, boxes: Tensor, view: tuple[int, int, int, int]
-    ) -> tuple[Tensor, Tensor, Distortion | None]:
-        """Stretch the view to the model's size; boxes follow the pixels exactly. Also says which distortion is due."""
+        self, image: Tensor, groups: tuple[Tensor, Tensor], view: tuple[int, int, int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Stretch the view to the model's size and distort its colors; both groups of boxes follow the pixels."""
         full_height, full_width = image.shape[-2:]
         out_height, out_width = self.image_size
         left, top, width, height = view
@@ -103,31 +100,35 @@ class SSDAugmentation:
         y1, y2, top_out, bottom_out = _visible(top, height, full_height, out_height)
         shown = (bottom_out - top_out, right_out - left_out)
         part = _stretch(image[..., y1:y2, x1:x2], shown)
-        due = None
         if self.photometric is not None:
-            params = self.photometric.make_params([part])
-            if self.defer_photometric:
-                due = Distortion(params, (left_out, top_out, right_out, bottom_out))
-            else:
-                part = distort(part, params)
+            part = distort(part, self.photometric.make_params([part[:3]]))
         if shown != (out_height, out_width):
-            color = torch.tensor(self.fill, dtype=part.dtype).view(3, 1, 1)
-            canvas = color.expand(3, out_height, out_width).contiguous()
+            canvas = self._color(part).expand(-1, out_height, out_width).contiguous()
             canvas[:, top_out:bottom_out, left_out:right_out] = part
             part = canvas
         scale = torch.tensor([shown[1] / (x2 - x1), shown[0] / (y2 - y1)]).repeat(2)
-        moved = (boxes.as_subclass(Tensor) - torch.tensor([x1, y1, x1, y1])) * scale
-        low = torch.tensor([0.0, 0.0, 0.0, 0.0])
         high = torch.tensor([shown[1], shown[0]]).repeat(2)
-        moved = torch.clamp(moved, low, high) + torch.tensor([left_out, top_out]).repeat(2)
-        return part, tv_tensors.BoundingBoxes(moved, format="XYXY", canvas_size=self.image_size), due
+
+        def move(boxes: Tensor) -> Tensor:
+            moved = (boxes.as_subclass(Tensor) - torch.tensor([x1, y1, x1, y1])) * scale
+            moved = torch.clamp(moved, torch.zeros(4), high) + torch.tensor([left_out, top_out]).repeat(2)
+            return tv_tensors.BoundingBoxes(moved, format="XYXY", canvas_size=self.image_size)
+
+        return part, move(groups[0]), move(groups[1])
+
+    def _color(self, image: Tensor) -> Tensor:
+        """The color around a zoomed-out picture, `(C, 1, 1)`."""
+        red, green, blue = self.fill
+        channels = image.shape[0]
+        values = [*self.fill, *[0] * (channels - 3)] if channels >= 3 else [round((red + green + blue) / 3)] * channels
+        return torch.tensor(values, dtype=image.dtype).view(-1, 1, 1)
 
 
 class EvaluationTransform:
     """The picture as it is, float32 in 0..1; the model itself resizes. Boxes are left alone, crowds included."""
 
     def __call__(self, image: Tensor, target: Target) -> Sample:
-        return tv_tensors.Image(F.to_dtype(image.contiguous(), torch.float32, scale=True)), target
+        return tv_tensors.Image(F.to_dtype(image.contiguous(), torch.float32, scale=True)), as_xyxy(target)
 
 
 def training_transforms(
@@ -138,7 +139,6 @@ def training_transforms(
     iou_crop: bool = True,
     flip: bool = True,
     fill: tuple[int, int, int] = MEAN_COLOR,
-    defer_photometric: bool = False,
 ) -> Transforms:
     """SSD's training recipe; see `SSDAugmentation`. `image_size` is a side or (height, width).
 
@@ -158,7 +158,6 @@ def training_transforms(
         iou_crop=iou_crop,
         flip=flip,
         fill=fill,
-        defer_photometric=defer_photometric,
     )
 
 
@@ -171,6 +170,19 @@ def evaluation_transforms() -> Transforms:
     ((3, 320, 320), True)
     """
     return EvaluationTransform()
+
+
+def as_xyxy(target: Target) -> Target:
+    """The target with `tv_tensors.BoundingBoxes` of any format turned into XYXY; plain tensors are XYXY already.
+
+    >>> boxes = tv_tensors.BoundingBoxes([[1, 2, 3, 4]], format="XYWH", canvas_size=(9, 9))
+    >>> as_xyxy({"boxes": boxes})["boxes"].tolist()
+    [[1, 2, 4, 6]]
+    """
+    boxes = target["boxes"]
+    if not isinstance(boxes, tv_tensors.BoundingBoxes) or boxes.format == tv_tensors.BoundingBoxFormat.XYXY:
+        return target
+    return {**target, "boxes": F.convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)}
 
 
 def _select(target: Target, keep: Tensor) -> Target:

@@ -82,6 +82,12 @@ def check_targets(images: Sequence[Tensor], targets: Sequence[Target], num_class
             raise TypeError(f"target {i} has boxes of {boxes.dtype}: expected floating point")
         if labels.dtype != torch.int64:
             raise TypeError(f"target {i} has labels of {labels.dtype}: expected torch.int64")
+        ignored = target.get("ignore_boxes")
+        if ignored is not None and (not ignored.is_floating_point() or ignored.dim() != 2 or ignored.shape[1] != 4):
+            raise ValueError(
+                f"target {i} has ignore_boxes of shape {tuple(ignored.shape)}, {ignored.dtype}: expected floating "
+                "point (k, 4), xyxy in pixels"
+            )
         if values:
             _check_values(i, boxes, labels, (image.shape[-2], image.shape[-1]), num_classes)
 
@@ -155,3 +161,18 @@ def pad_targets(images: Sequence[Tensor], targets: Sequence[Target], device: tor
     sizes = image_sizes(images, device).float()  # [N, 2], height and width
     scale = sizes.flip(1).repeat(1, 2)[:, None]  # [N, 1, 4], width, height, width, height
     return torch.stack(boxes).to(device) / scale, torch.stack(labels).to(device)
+
+
+def pad_ignored(images: Sequence[Tensor], targets: Sequence[Target], device: torch.device) -> Tensor | None:
+    """Regions to ignore as padded fractions of their images `(N, K, 4)` xyxy, empty on padding rows.
+
+    `ignore_boxes` of a target is optional; None if no target has any.
+    """
+    empty = torch.zeros(0, 4, device=device)
+    regions = [target.get("ignore_boxes", empty).float() for target in targets]
+    most = max(len(region) for region in regions)
+    if most == 0:
+        return None
+    padded = [F.pad(region, (0, 0, 0, most - len(region))).to(device) for region in regions]
+    scale = image_sizes(images, device).float().flip(1).repeat(1, 2)[:, None]  # [N, 1, 4]
+    return torch.stack(padded) / scale

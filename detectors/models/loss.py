@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from detectors.ops.box_coder import BoxCoder
-from detectors.ops.matcher import match_boxes
+from detectors.ops.matcher import covered_by, match_boxes
 
 # Logits that the focal loss treats at once: 64 MiB a float32 tensor, of which about eight live together.
 _LOGITS_PER_CHUNK = 2**24
+
+# Label of default boxes inside a region to ignore: they learn nothing.
+IGNORED = -1
 
 
 class DetectionLoss(nn.Module, ABC):
@@ -48,7 +51,7 @@ class DetectionLoss(nn.Module, ABC):
 
     @abstractmethod
     def classification(self, class_logits: Tensor, labels: Tensor) -> Tensor:
-        """Summed loss of logits (N, P, C) against matched labels (N, P)."""
+        """Summed loss of logits (N, P, C) against matched labels (N, P); a label of -1 is ignored."""
 
     @abstractmethod
     def scores(self, class_logits: Tensor) -> Tensor:
@@ -59,13 +62,20 @@ class DetectionLoss(nn.Module, ABC):
         """Bias (num_anchors * num_classes) of a class head, anchor by anchor, from which training starts calibrated."""
 
     def forward(
-        self, box_regression: Tensor, class_logits: Tensor, priors: Tensor, boxes: Tensor, labels: Tensor
+        self,
+        box_regression: Tensor,
+        class_logits: Tensor,
+        priors: Tensor,
+        boxes: Tensor,
+        labels: Tensor,
+        ignored: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The scalars `bbox_regression` and `classification`, divided by the positives of the batch.
 
         `box_regression` (N, P, 4), `class_logits` (N, P, C) with background 0, `priors` (P, 4) cxcywh fractions,
-        `boxes` (N, M, 4) xyxy fractions, `labels` (N, M) in 1..C-1, or 0 on padding rows. Computed in float32, under
-        autocast too. Never waits for the device.
+        `boxes` (N, M, 4) xyxy fractions, `labels` (N, M) in 1..C-1, or 0 on padding rows. `ignored` (N, K, 4) are
+        regions such as COCO's crowds: a default box of which one covers half or more is no negative. Computed in
+        float32, under autocast too. Never waits for the device.
 
         Raises:
             ValueError: if shapes do not fit each other.
@@ -74,6 +84,9 @@ class DetectionLoss(nn.Module, ABC):
         with torch.autocast(box_regression.device.type, enabled=False):
             matches = match_boxes(priors, boxes, labels, iou_threshold=self.iou_threshold)
             positive = matches.labels > 0  # [N, P]
+            targets = matches.labels
+            if ignored is not None:
+                targets = targets.masked_fill(~positive & covered_by(priors, ignored), IGNORED)
             count = positive.sum().float()
             divisor = count.clamp(min=1) if self.reduce_positives is None else self.reduce_positives(count)
             # Both sides are zeroed, not their loss: rows of padding boxes then cannot leak inf * 0 into the gradient.
@@ -81,7 +94,7 @@ class DetectionLoss(nn.Module, ABC):
             predicted = box_regression.float().where(positive[..., None], 0.0)
             return {
                 "bbox_regression": F.smooth_l1_loss(predicted, offsets, reduction="sum") / divisor,
-                "classification": self.classification(class_logits, matches.labels) / divisor,
+                "classification": self.classification(class_logits, targets) / divisor,
             }
 
 
@@ -117,17 +130,19 @@ class MultiBoxLoss(DetectionLoss):
         self.min_negatives = min_negatives
 
     def classification(self, class_logits: Tensor, labels: Tensor) -> Tensor:
-        losses = F.cross_entropy(class_logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+        logits = class_logits.float().flatten(0, 1)
+        losses = F.cross_entropy(logits, labels.flatten(), reduction="none", ignore_index=IGNORED)
         losses = losses.view(labels.shape)  # [N, P]
-        return losses.where(self._mined(losses.detach(), labels > 0), 0.0).sum()
+        return losses.where(self._mined(losses.detach(), labels), 0.0).sum()
 
-    def _mined(self, losses: Tensor, positive: Tensor) -> Tensor:
+    def _mined(self, losses: Tensor, labels: Tensor) -> Tensor:
         """Mask (N, P) of the positives and the hardest negatives; of equal losses the first prior counts as harder."""
         num_priors = losses.shape[1]
+        positive, negative = labels > 0, labels == 0
         num_positives = positive.sum(dim=1, keepdim=True)  # [N, 1]
         wanted = (num_positives * self.negatives_per_positive).clamp(min=self.min_negatives)
-        num_negatives = torch.minimum(wanted, num_priors - num_positives)
-        order = losses.masked_fill(positive, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        num_negatives = torch.minimum(wanted, negative.sum(dim=1, keepdim=True))
+        order = losses.masked_fill(~negative, -torch.inf).argsort(dim=1, descending=True, stable=True)
         hardest = torch.arange(num_priors, device=losses.device) < num_negatives  # by rank
         return positive | torch.zeros_like(positive).scatter(1, order, hardest)
 
@@ -195,6 +210,7 @@ class FocalLoss(DetectionLoss):
         # With the logit's sign turned on hits, sigmoid is how wrong the score is, and softplus its cross entropy.
         wrong = foreground.where(~hit, -foreground)
         losses = wrong.sigmoid().pow(self.gamma) * F.softplus(wrong)
+        losses = losses.where((labels != IGNORED)[..., None], 0.0)
         return (losses.where(~hit, 0.0).sum() * (1 - self.alpha)) + (losses.where(hit, 0.0).sum() * self.alpha)
 
     def scores(self, class_logits: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from detectors.models.anchors import DefaultBoxes, MapSteps
 from detectors.models.detector import Detector
 from detectors.models.head import SSDHead
-from detectors.models.inputs import Target, as_size, check_images, check_targets, pad_targets
+from detectors.models.inputs import Target, as_size, check_images, check_targets, pad_ignored, pad_targets
 from detectors.models.loss import DetectionLoss, MultiBoxLoss
 from detectors.models.methods import DetectorMethods
 from detectors.models.postprocess import PostProcess
@@ -100,7 +100,8 @@ class SSD(Detector, DetectorMethods):
         Args:
             images: RGB tensors `(3, H, W)` in 0..1, of any sizes.
             targets: a dict for each image in training: `boxes` `(n, 4)` absolute xyxy float, `labels` `(n)` int64 from
-                1. An image without boxes has `(0, 4)` and `(0)`.
+                1. An image without boxes has `(0, 4)` and `(0)`. Optional: `ignore_boxes` `(k, 4)`, regions such as
+                crowds, where nothing is background.
             validate: also check the values of boxes and labels; None does so on the CPU, since looking at values on a
                 GPU makes the host wait for it.
 
@@ -117,4 +118,4 @@ class SSD(Detector, DetectorMethods):
         check_targets(images, targets, self.num_classes, values=values)
         boxes, labels = pad_targets(images, targets, device)
         box_regression, class_logits, priors = self.forward_head(self.preprocess(images))
-        return self.loss(box_regression, class_logits, priors, boxes, labels)
+        return self.loss(box_regression, class_logits, priors, boxes, labels, pad_ignored(images, targets, device))

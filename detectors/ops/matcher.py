@@ -35,6 +35,33 @@ def _overlaps(priors: Tensor, boxes: Tensor) -> Tensor:
     return overlap.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
+def _corners(priors: Tensor) -> Tensor:
+    centers, halves = priors.float().split(2, dim=-1)
+    return torch.cat([centers - halves / 2, centers + halves / 2], dim=-1)
+
+
+@torch.no_grad()
+def covered_by(priors: Tensor, regions: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Mask (N, P) of the default boxes of which a region covers at least the share `threshold` of the area.
+
+    `priors` (P, 4) are cxcywh; `regions` (N, K, 4) are xyxy, in the same units, with empty boxes as padding. Nothing
+    waits for the device.
+
+    >>> priors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
+    >>> covered_by(priors, torch.tensor([[[0.0, 0.0, 0.5, 0.3]]]))
+    tensor([[ True, False]])
+    """
+    corners = _corners(priors)
+    areas = (corners[:, 2:] - corners[:, :2]).prod(dim=1)
+    covered = torch.zeros(regions.shape[0], len(priors), dtype=torch.bool, device=priors.device)
+    for region in regions.float().unbind(1):  # few; together they would be a tensor (N, P, K)
+        shared = torch.minimum(corners[:, 2:], region[:, None, 2:]) - torch.maximum(corners[:, :2], region[:, None, :2])
+        covered |= (shared.clamp(min=0).prod(dim=-1) >= threshold * areas) & (region[:, 2:] > region[:, :2]).all(1)[
+            :, None
+        ]
+    return covered
+
+
 @torch.no_grad()
 def match_boxes(priors: Tensor, boxes: Tensor, labels: Tensor, *, iou_threshold: float = 0.5) -> Matches:
     """Matches default boxes to the boxes of each image.
@@ -58,8 +85,7 @@ def match_boxes(priors: Tensor, boxes: Tensor, labels: Tensor, *, iou_threshold:
     real = labels > 0
     # Padding shrinks to a point outside the image and overlaps nothing.
     boxes = boxes.where(real[..., None], -1.0)
-    centers, halves = priors.float().split(2, dim=-1)
-    corners = torch.cat([centers - halves / 2, centers + halves / 2], dim=-1)
+    corners = _corners(priors)
 
     # The number of chunks, not their length, depends on M: a compiled graph then serves any M with as many chunks.
     num_chunks = -(-labels.shape[0] * labels.shape[1] * priors.shape[0] // _OVERLAPS_PER_CHUNK)

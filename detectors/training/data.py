@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,37 +11,36 @@ from torch.utils.data import DataLoader
 
 from detectors.data import DetectionDataset
 from detectors.data.dataset import Sample
-from detectors.data.photometric import distort_batch
 from detectors.training.distributed import StepBatches
 
 
 @dataclass
 class Batch:
-    """Images `(N, 3, H, W)` of one size, and the boxes of all of them in a row, so that few copies go to the device."""
+    """Images `(N, C, H, W)` of one size, and the boxes of all of them in a row, so that few copies go to the device."""
 
     images: Tensor
     boxes: Tensor
     labels: Tensor
     counts: list[int]
     image_ids: list[int]
-    distortion: Tensor | None = None
-    """Rows `(N, 12)` of the photometric distortion still due, where images are uint8."""
+    ignored: Tensor
+    """Regions to ignore of all images, xyxy in pixels `(k, 4)`."""
+    ignored_counts: list[int]
 
     def pin_memory(self) -> "Batch":
         """Called by a data loader with `pin_memory`."""
-        images, boxes, labels = (tensor.pin_memory() for tensor in (self.images, self.boxes, self.labels))
-        distortion = None if self.distortion is None else self.distortion.pin_memory()
-        return Batch(images, boxes, labels, self.counts, self.image_ids, distortion)
+        names = ("images", "boxes", "labels", "ignored")
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in names})
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """Images and targets as a detector takes them."""
-        images = self.images.to(device, non_blocking=True)
-        if self.distortion is not None:
-            images = distort_batch(images, self.distortion.to(device, non_blocking=True))
-        images = images.contiguous(memory_format=memory_format)
+        images = self.images.to(device, non_blocking=True).contiguous(memory_format=memory_format)
         boxes = self.boxes.to(device, non_blocking=True).split(self.counts)
         labels = self.labels.to(device, non_blocking=True).split(self.counts)
-        return images, [{"boxes": b, "labels": label} for b, label in zip(boxes, labels)]
+        ignored = self.ignored.to(device, non_blocking=True).split(self.ignored_counts)
+        return images, [
+            {"boxes": b, "labels": label, "ignore_boxes": region} for b, label, region in zip(boxes, labels, ignored)
+        ]
 
 
 def pack(samples: Sequence[Sample]) -> Batch:
@@ -53,7 +52,8 @@ def pack(samples: Sequence[Sample]) -> Batch:
         torch.cat([target["labels"] for target in targets]),
         [len(target["labels"]) for target in targets],
         [int(target["image_id"]) for target in targets],
-        torch.stack([target["distortion"] for target in targets]) if "distortion" in targets[0] else None,
+        torch.cat([target["ignore_boxes"].as_subclass(Tensor) for target in targets]),
+        [len(target["ignore_boxes"]) for target in targets],
     )
 
 

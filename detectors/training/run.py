@@ -87,8 +87,6 @@ def train(
             write_json(folder / CONFIG, {"train": config.to_json(), "detector": model.config, "data": data})
             write_json(folder / ENVIRONMENT, environment())
             mosaic(train_set, folder / "samples.png")
-        if accelerator.device.type == "cuda":
-            train_set.transforms = augmentation(config, model.image_size, defer_photometric=True)
         accelerator.wait_for_everyone()
         return _run(loop, accelerator, log)
 

@@ -63,8 +63,8 @@ def report_problems(split: str, problems: list[Problem], *, strict: bool, shown:
     LOGGER.warning("%s: %d problems, dropped or clipped (see `check`): %s%s", split, len(problems), first, rest)
 
 
-def augmentation(config: TrainConfig, image_size: tuple[int, int], *, defer_photometric: bool = False) -> Transforms:
-    """The training recipe with its switches; photometric distortion can be left to the device (`data.Batch.to`)."""
+def augmentation(config: TrainConfig, image_size: tuple[int, int]) -> Transforms:
+    """The training recipe with its switches."""
     on = config.augment
     return training_transforms(
         image_size,
@@ -72,7 +72,6 @@ def augmentation(config: TrainConfig, image_size: tuple[int, int], *, defer_phot
         zoom_out=on and config.zoom_out,
         iou_crop=on and config.iou_crop,
         flip=on and config.flip,
-        defer_photometric=defer_photometric,
     )
 
 

@@ -209,3 +209,41 @@ def test_evaluation_leaves_the_size(coco_folder: Callable[..., Path]) -> None:
     assert image.shape == (3, 30, 40)
     assert image.dtype == torch.float32
     assert target["boxes"].tolist() == [[1, 2, 11, 12], [20, 5, 40, 30]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_crowds_become_regions_that_follow_their_pixels(seed: int) -> None:
+    torch.manual_seed(seed)
+    image = torch.zeros(3, 60, 80, dtype=torch.uint8)
+    image[:, 10:40, 20:60] = 255
+    target = make_target([[20, 10, 60, 40], [0, 0, 8, 8]], (60, 80), crowd=[1, 0])
+    shown, found = training_transforms((96, 128), photometric=False, fill=(0, 0, 0))(image, target)
+    assert 2 not in found["iscrowd"].tolist()
+    assert found["labels"].tolist() == [2][: len(found["boxes"])]
+    rows, columns = torch.where(shown[0] > 0.5)
+    if not len(rows):
+        assert found["ignore_boxes"].shape == (0, 4)
+        return
+    edges = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float()
+    assert (found["ignore_boxes"].as_subclass(Tensor)[0] - edges).abs().max() < 2
+
+
+@pytest.mark.parametrize("fmt", ["XYWH", "CXCYWH"])
+@pytest.mark.parametrize("transform", [evaluation_transforms(), training_transforms(64, zoom_out=False)])
+def test_boxes_of_other_formats_are_converted(fmt: str, transform: object) -> None:
+    image = torch.zeros(3, 60, 80, dtype=torch.uint8)
+    target = make_target([[10, 20, 50, 40]], (60, 80))
+    torch.manual_seed(0)
+    _, expected = transform(image, dict(target))  # type: ignore[operator]
+    target["boxes"] = F.convert_bounding_box_format(target["boxes"], new_format=tv_tensors.BoundingBoxFormat[fmt])
+    torch.manual_seed(0)
+    _, found = transform(image, target)  # type: ignore[operator]
+    assert torch.equal(found["boxes"], expected["boxes"])
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_any_number_of_channels(channels: int) -> None:
+    torch.manual_seed(1)
+    image = torch.full((channels, 60, 80), 200, dtype=torch.uint8)
+    shown, _ = training_transforms(32)(image, make_target([[10, 20, 50, 40]], (60, 80)))
+    assert shown.shape == (channels, 32, 32)

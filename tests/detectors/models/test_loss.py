@@ -15,7 +15,7 @@ from torchvision.ops import sigmoid_focal_loss
 import detectors.models.loss
 from detectors.models.anchors import DefaultBoxes
 from detectors.models.loss import FocalLoss, MultiBoxLoss
-from detectors.ops.matcher import match_boxes
+from detectors.ops.matcher import covered_by, match_boxes
 
 GOLDEN = load_file(Path(__file__).parents[2] / "golden" / "multibox_loss.safetensors")
 PRIORS = GOLDEN["priors"]
@@ -281,3 +281,26 @@ def test_never_waits_for_the_device(loss):
     expected = loss(*(tensor.detach().cpu() for tensor in batch))
     for part in expected:
         torch.testing.assert_close(on_device[part].cpu(), expected[part], rtol=1e-4, atol=1e-4)
+
+
+@LOSSES
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_nothing_is_learned_inside_ignored_regions(loss, seed):
+    loc, conf, priors, boxes, labels = make_batch(seed)
+    ignored = torch.tensor([[[0.0, 0.0, 0.6, 1.0], [0.0, 0.0, 0.0, 0.0]], [[0.0] * 4, [0.0] * 4]])
+    matched = match_boxes(priors, boxes, labels).labels
+    inside = covered_by(priors, ignored) & (matched == 0)
+    assert inside[0].any()
+    assert not inside[1].any()
+    losses = loss(loc, conf, priors, boxes, labels, ignored)
+    sum(losses.values()).backward()
+    assert not conf.grad[inside].any()
+    # Default boxes inside are as good as absent; the others learn as before.
+    kept = ~inside[0]
+    alone = conf.detach()[:1, kept].requires_grad_()
+    rest = loss.classification(alone, matched[:1, kept])
+    expected = torch.autograd.grad(rest, alone)[0] / (matched > 0).sum().clamp(min=1)
+    torch.testing.assert_close(conf.grad[:1, kept], expected)
+    plain = loss(loc, conf, priors, boxes, labels)
+    torch.testing.assert_close(plain["bbox_regression"], losses["bbox_regression"])

@@ -13,7 +13,7 @@ from torchvision.ops import box_convert, box_iou
 import detectors.ops.matcher
 from detectors.models.anchors import DefaultBoxes
 from detectors.ops.box_coder import BoxCoder
-from detectors.ops.matcher import match_boxes
+from detectors.ops.matcher import covered_by, match_boxes
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 # Strides 8, 16 and 32 at 256 pixels; no prior is large enough to be clipped.
@@ -160,3 +160,27 @@ def test_boxes_that_overlap_nothing_are_left_out():
     nan = float("nan")
     boxes = torch.tensor([[[3.0, 3.0, 4.0, 4.0], [0.5, 0.5, 0.5, 0.5], [nan, nan, nan, nan]]])
     assert not match_boxes(PRIORS, boxes, torch.tensor([[1, 2, 3]])).labels.any()
+
+
+@given(seed=st.integers(0, 2**32 - 1), threshold=st.sampled_from([0.3, 0.5, 0.9]))
+def test_covered_by_is_the_share_of_the_default_box(seed: int, threshold: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    priors = torch.rand(6, 4, generator=generator) * torch.tensor([1, 1, 0.6, 0.6]) + 0.01
+    corner = torch.rand(2, 3, 2, generator=generator)
+    regions = torch.cat([corner, corner + torch.rand(2, 3, 2, generator=generator)], dim=2)
+    regions[1, 2] = 0  # padding
+    found = covered_by(priors, regions, threshold=threshold)
+    for image in range(2):
+        for prior, (x, y, w, h) in enumerate(priors.tolist()):
+            shares = []
+            for x1, y1, x2, y2 in regions[image].tolist():
+                wide = min(x + w / 2, x2) - max(x - w / 2, x1)
+                high = min(y + h / 2, y2) - max(y - h / 2, y1)
+                shares.append(max(wide, 0) * max(high, 0) / (w * h))
+            if min(abs(share - threshold) for share in shares) > 1e-4:
+                assert bool(found[image, prior]) == (max(shares) >= threshold)
+
+
+def test_padding_covers_nothing() -> None:
+    priors = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.2, 0.2]])
+    assert not covered_by(priors, torch.zeros(1, 2, 4)).any()

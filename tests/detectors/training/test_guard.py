@@ -33,7 +33,15 @@ def make_batch(value: float | None = None) -> Batch:
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     if value is not None:
         images[1, 0, 5, 5] = value
-    return Batch(images, torch.tensor([[4.0, 4, 40, 40], [20, 8, 60, 60]]), torch.tensor([1, 2]), [1, 1], [7, 8])
+    return Batch(
+        images,
+        torch.tensor([[4.0, 4, 40, 40], [20, 8, 60, 60]]),
+        torch.tensor([1, 2]),
+        [1, 1],
+        [7, 8],
+        torch.empty(0, 4),
+        [0, 0],
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

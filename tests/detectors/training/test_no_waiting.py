@@ -9,10 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchvision.transforms.v2 import RandomPhotometricDistort
 
 from detectors import create_detector
-from detectors.data.photometric import Distortion
 from detectors.models.loss import DetectionLoss, FocalLoss, MultiBoxLoss
 from detectors.training import TrainConfig
 from detectors.training.data import Batch
@@ -32,10 +30,9 @@ def make_stepper(accelerator: Accelerator, **changes: Any) -> Stepper:
 def make_batch() -> Batch:
     corner = torch.rand(sum(COUNTS), 2) * 30
     boxes = torch.cat([corner, corner + 5 + torch.rand(sum(COUNTS), 2) * 25], dim=1)
-    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
-    params = [RandomPhotometricDistort().make_params([image]) for image in images]
-    rows = torch.stack([Distortion(drawn, (0, 0, 64, 50)).as_row() for drawn in params])
-    return Batch(images, boxes, torch.randint(1, 4, (sum(COUNTS),)), COUNTS, [1, 2, 3, 4], rows)
+    images = torch.rand(4, 3, 64, 64)
+    ignored = torch.tensor([[0.0, 0, 20, 64], [40, 40, 64, 64]])
+    return Batch(images, boxes, torch.randint(1, 4, (sum(COUNTS),)), COUNTS, [1, 2, 3, 4], ignored, [0, 1, 1, 0])
 
 
 class Unchecked(torch.nn.Module):
