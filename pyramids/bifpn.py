@@ -3,133 +3,30 @@
 Paper: `EfficientDet: Scalable and Efficient Object Detection`, sections 3.2 and 3.3, https://arxiv.org/abs/1911.09070
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import LayerType, conv_norm_act, init_weights
+from .bifpn_cell import EFFICIENTDET_NORM, BiFPNCell, Fusion, halving_pool
+from .conv import LayerType, conv_norm_act
 from .fpn import append_doubled, append_halved
 from .neck import Neck, Size
-
-
-def grow(x: Tensor, like: Tensor) -> Tensor:
-    """`x` upsampled (nearest) to the real height and width of `like`."""
-    return F.interpolate(x, size=like.shape[-2:], mode="nearest")
-
-
-def shrink(x: Tensor, like: Tensor) -> Tensor:
-    """`x` max-pooled 3x3 with stride 2, to the real height and width of `like`.
-
-    Pooling gives half the size, rounded up. Only where `like` is of another size does the resizing change anything.
-    """
-    return F.interpolate(F.max_pool2d(x, 3, stride=2, padding=1), size=like.shape[-2:], mode="nearest")
-
-
-class WeightedFusion(nn.Module):
-    """Fast normalized fusion (EfficientDet, section 3.3), then a depthwise-separable 3x3 convolution.
-
-    Each of the maps, of one shape, counts by its own learned weight w: the sum of `relu(w) / (sum(relu(w)) + eps)`
-    times the map. The weights start at one.
-
-    Args:
-        num_inputs: number of maps.
-        channels: their channels.
-        eps: keeps the division finite.
-        norm_layer: timm-style normalization layer; None means none.
-        act_layer: timm-style activation layer; None means none.
-
-    >>> import torch
-    >>> from pyramids.bifpn import WeightedFusion
-    >>> WeightedFusion(2, 8)([torch.rand(1, 8, 5, 5), torch.rand(1, 8, 5, 5)]).shape
-    torch.Size([1, 8, 5, 5])
-    """
-
-    def __init__(
-        self,
-        num_inputs: int,
-        channels: int,
-        *,
-        eps: float = 1e-4,
-        norm_layer: LayerType | None = nn.BatchNorm2d,
-        act_layer: LayerType | None = nn.SiLU,
-    ) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(num_inputs))
-        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-        self.pointwise = conv_norm_act(channels, channels, 1, norm_layer=norm_layer, act_layer=act_layer)
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """`num_inputs` maps `(N, channels, H, W)` to one of the same shape."""
-        weight = self.weight.relu()
-        weight = weight / (weight.sum() + self.eps)
-        fused = maps[0] * weight[0]
-        for i, x in enumerate(maps[1:], start=1):
-            fused = fused + x * weight[i]
-        return self.pointwise(self.depthwise(fused))
-
-    def extra_repr(self) -> str:
-        return f"num_inputs={self.weight.numel()}, eps={self.eps}"
-
-
-class BiFPNCell(nn.Module):
-    """One round of top-down and bottom-up fusion over all levels (EfficientDet, section 3.2, Fig. 2d).
-
-    Args:
-        num_levels: number of maps, at least 2.
-        channels: their channels.
-        eps: of the fast normalized fusion.
-        norm_layer: timm-style normalization layer; None means none.
-        act_layer: timm-style activation layer; None means none.
-
-    >>> import torch
-    >>> from pyramids.bifpn import BiFPNCell
-    >>> [tuple(x.shape) for x in BiFPNCell(3, 8)([torch.rand(1, 8, s, s) for s in (9, 5, 3)])]
-    [(1, 8, 9, 9), (1, 8, 5, 5), (1, 8, 3, 3)]
-    """
-
-    def __init__(
-        self,
-        num_levels: int,
-        channels: int,
-        *,
-        eps: float = 1e-4,
-        norm_layer: LayerType | None = nn.BatchNorm2d,
-        act_layer: LayerType | None = nn.SiLU,
-    ) -> None:
-        super().__init__()
-
-        def fusion(num_inputs: int) -> WeightedFusion:
-            return WeightedFusion(num_inputs, channels, eps=eps, norm_layer=norm_layer, act_layer=act_layer)
-
-        steps = num_levels - 1
-        self.top_down = nn.ModuleList(fusion(2) for _ in range(steps))  # [i] makes level i
-        # [i] makes level i + 1; the last level has no node on the top-down path, hence two inputs.
-        self.bottom_up = nn.ModuleList(fusion(3 if i < steps - 1 else 2) for i in range(steps))
-
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """`num_levels` maps `(N, channels, H_i, W_i)`, finest first, to maps of the same shapes."""
-        down = [maps[-1]]
-        for fuse, x in zip(self.top_down[::-1], maps[-2::-1]):
-            down.insert(0, fuse([x, grow(down[0], x)]))
-        outputs = [down[0]]
-        for fuse, x, between in zip(self.bottom_up, maps[1:-1], down[1:-1]):
-            outputs.append(fuse([x, between, shrink(outputs[-1], x)]))
-        outputs.append(self.bottom_up[-1]([maps[-1], shrink(outputs[-1], maps[-1])]))
-        return outputs
+from .renaming import renamed
 
 
 class BiFPN(Neck):
-    """The weighted bidirectional pyramid of EfficientDet (Tan et al. 2020, sections 3.2 and 3.3).
+    """The weighted bidirectional pyramid of EfficientDet (Tan et al. 2020, sections 3.2 and 3.3), as in its code.
 
-    A 1x1 convolution with batch norm brings each map to `out_channels`. The first extra level comes from the coarsest
-    input by such a convolution of its own and max pooling (3x3, stride 2), the others by max pooling alone. Then
-    `num_cells` cells fuse all levels top-down and bottom-up. The defaults are those of EfficientDet-D0; its larger
-    models have up to 384 channels and 8 cells (Table 1).
+    The first extra level is made from the coarsest input by a 1x1 convolution with batch norm and max pooling (3x3,
+    stride 2), the others by max pooling alone. Then `num_cells` cells fuse all levels top-down and bottom-up. In the
+    first cell every use of an input has a 1x1 convolution with batch norm of its own where the widths differ, so that
+    the inner inputs are projected twice. The defaults are EfficientDet-D0's; its larger models have up to 384 channels
+    and 8 cells (Table 1).
 
-    Upsampling is nearest. Downsampling is max pooling, resized (nearest) where maps do not halve exactly.
+    Where the paper is silent or differs, this follows the code: the activation stands before a node's convolution, and
+    batch norms have eps 1e-3 and momentum 0.01. Sizes are those of the maps and not those of one image size. Where maps
+    do not halve exactly, a pooled map is resized (nearest).
 
     Args:
         in_channels: channels of each input map, finest first.
@@ -137,12 +34,16 @@ class BiFPN(Neck):
         out_channels: channels of every output.
         num_cells: number of cells, at least 1, each with weights of its own.
         extra_levels: number of outputs above the coarsest input.
+        fusion: "fast", the paper's choice, "softmax" or "sum" (see `FusionNode`).
         eps: of the fast normalized fusion.
+        same_padding: pad the poolings as TensorFlow does, which the weights of effdet's `tf_` models want.
+        conv_bias: biases in the 1x1 convolutions although a norm follows; those weights have them.
         norm_layer: timm-style normalization layer; None means none.
         act_layer: timm-style activation layer; None means none.
 
     Raises:
-        ValueError: for a number that is not positive, a negative `extra_levels`, or fewer than two levels in all.
+        ValueError: for a number that is not positive, a negative `extra_levels`, fewer than two levels in all, or an
+            unknown fusion.
 
     >>> import torch
     >>> from pyramids import BiFPN
@@ -162,8 +63,11 @@ class BiFPN(Neck):
         out_channels: int = 64,
         num_cells: int = 3,
         extra_levels: int = 2,
+        fusion: Fusion = "fast",
         eps: float = 1e-4,
-        norm_layer: LayerType | None = nn.BatchNorm2d,
+        same_padding: bool = False,
+        conv_bias: bool = False,
+        norm_layer: LayerType | None = EFFICIENTDET_NORM,
         act_layer: LayerType | None = nn.SiLU,
     ) -> None:
         super().__init__(in_channels, in_strides)
@@ -177,17 +81,30 @@ class BiFPN(Neck):
             raise ValueError(f"eps is positive: got {eps}")
         self.extra_levels = extra_levels
 
-        sources = self.in_channels + self.in_channels[-1:] * min(extra_levels, 1)
-        self.project = nn.ModuleList(
-            conv_norm_act(width, out_channels, 1, norm_layer=norm_layer, act_layer=None) for width in sources
-        )
+        self.extra: nn.Module = nn.Identity()  # the coarsest input as it goes into the first extra level
+        if extra_levels > 0 and self.in_channels[-1] != out_channels:
+            bias = True if conv_bias else None
+            self.extra = conv_norm_act(
+                self.in_channels[-1], out_channels, 1, bias=bias, norm_layer=norm_layer, act_layer=None
+            )
+        self.pool = halving_pool(same_padding)
+        widths = [self.in_channels + [out_channels] * extra_levels, *[[out_channels] * len(strides)] * (num_cells - 1)]
         self.cells = nn.Sequential(
             *(
-                BiFPNCell(len(strides), out_channels, eps=eps, norm_layer=norm_layer, act_layer=act_layer)
-                for _ in range(num_cells)
+                BiFPNCell(
+                    width,
+                    out_channels,
+                    fusion=fusion,
+                    eps=eps,
+                    same_padding=same_padding,
+                    conv_bias=conv_bias,
+                    norm_layer=norm_layer,
+                    act_layer=act_layer,
+                )
+                for width in widths
             )
         )
-        init_weights(self)
+        init_glorot(self)
 
     def output_sizes(self, input_sizes: Sequence[Size]) -> list[Size]:
         return append_halved(input_sizes, self.extra_levels)
@@ -195,10 +112,65 @@ class BiFPN(Neck):
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps `(N, in_channels[i], H_i, W_i)` to as many maps `(N, out_channels, H_i, W_i)`, and the extra levels."""
         self.check(features)
-        maps = [project(x) for project, x in zip(self.project, features)]
-        if self.extra_levels > 0:
-            x = self.project[-1](features[-1])
-            for _ in range(self.extra_levels):
-                x = F.max_pool2d(x, 3, stride=2, padding=1)
-                maps.append(x)
+        maps = list(features)
+        for i in range(self.extra_levels):
+            maps.append(self.pool(self.extra(maps[-1]) if i == 0 else maps[-1]))
         return self.cells(maps)
+
+
+def init_glorot(module: nn.Module) -> None:
+    """Glorot's uniform initialization of every convolution below `module`, a group at a time; biases at zero."""
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d):
+            fan_in, fan_out = m.weight[0].numel(), m.weight[:, 0].numel() // m.groups
+            bound = (6 / (fan_in + fan_out)) ** 0.5
+            nn.init.uniform_(m.weight, -bound, bound)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+def convert_effdet(state_dict: Mapping[str, Tensor], *, prefix: str = "") -> dict[str, Tensor]:
+    """The state dict of effdet's `BiFpn` (EfficientDet in PyTorch) under the names of ours.
+
+    `BiFPN`'s defaults are those of the model `efficientdet_d0`; `tf_efficientdet_*` need `same_padding=True,
+    conv_bias=True`.
+
+    Args:
+        state_dict: of the neck, or of a detector.
+        prefix: what the neck's names start with; "fpn." in a detector's state dict.
+
+    Raises:
+        ValueError: for names that are not those of a BiFpn with separable convolutions, or none at all.
+
+    >>> import torch
+    >>> from pyramids.bifpn import convert_effdet
+    >>> list(convert_effdet({"fpn.cell.0.fnode.0.combine.edge_weights": torch.ones(2)}, prefix="fpn."))
+    ['cells.0.top_down.0.weight']
+    """
+    fnode = re.compile(re.escape(prefix) + r"cell\.0\.fnode\.(\d+)\..+")
+    # Of n levels, the first n - 1 nodes go down and the others up.
+    steps = (max((int(m[1]) for m in map(fnode.fullmatch, state_dict) if m), default=0) + 1 + 1) // 2
+    layers = {"conv_dw.": "depthwise.", "conv_pw.": "pointwise.conv.", "bn.": "pointwise.bn."}
+
+    def node(index: str) -> str:
+        i = int(index)
+        return f"top_down.{steps - 1 - i}" if i < steps else f"bottom_up.{i - steps}"
+
+    def projection(match: re.Match[str]) -> str:
+        cell, index, source, rest = match.groups()
+        level = steps - 1 - int(index) if int(index) < steps else int(index) - steps + 1
+        return f"cells.{cell}.{node(index)}.project.{0 if int(source) == level else 1}.{rest}"
+
+    at_node = r"cell\.(\d+)\.fnode\.(\d+)\."
+    return renamed(
+        state_dict,
+        {
+            r"resample\.\d+\.conv\.(.+)": lambda m: f"extra.{m[1]}",
+            at_node + r"combine\.edge_weights": lambda m: f"cells.{m[1]}.{node(m[2])}.weight",
+            at_node + r"combine\.resample\.(\d+)\.conv\.(.+)": projection,
+            at_node + r"after_combine\.conv\.(conv_dw\.|conv_pw\.|bn\.)(.+)": lambda m: (
+                f"cells.{m[1]}.{node(m[2])}.{layers[m[3]]}{m[4]}"
+            ),
+        },
+        prefix,
+    )
