@@ -17,6 +17,8 @@ COMMANDS = (
     "training",
     "loader",
     "activations",
+    "gradients",
+    "allocator",
     "report",
 )
 

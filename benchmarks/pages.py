@@ -1,17 +1,14 @@
-"""Pages on necks: costs, and accuracy in trained detectors."""
+"""Pages on necks: their costs, and the activations of MLFPN's levels."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from benchmarks import plots
 from benchmarks.activations import PICTURE
 from benchmarks.necks import AGAIN, Mode, ratios
-from benchmarks.tables import Row, grouped, number, percent, spread, table, timing
-from benchmarks.training import FIGURES, PUBLISHED
+from benchmarks.tables import Row, number, table, timing
 
 
 class Source(NamedTuple):
@@ -160,160 +157,6 @@ def necks_together(contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
     text = "Latency of the neck alone at batch 1, fp32, over that of the baseline: median over backbones and sizes."
     return [text, "", *table(["neck", *columns], body)]
-
-
-def ablation(source: Source) -> list[str]:
-    """AP of every row over seeds, the step from the first row, and the paper's."""
-    # The paper's rows first; a row that failed at first and was run again stands last in the file.
-    groups = grouped(sorted(source.rows, key=lambda row: "paper_ap" not in row), "row")
-    if not groups:
-        return []
-    first = next(iter(groups.values()))
-    base, paper_base = statistics.mean(row["AP"] for row in first), first[0].get("paper_ap")
-    body = []
-    for rows in groups.values():
-        paper = rows[0].get("paper_ap")
-        step = 100 * (statistics.mean(row["AP"] for row in rows) - base)
-        body.append(
-            [
-                rows[0]["title"],
-                spread([row["AP"] for row in rows]),
-                "" if rows is first else f"{step:+.1f}",
-                "" if paper is None else f"{paper:.1f}",
-                "" if paper is None or rows is first or paper_base is None else f"{paper - paper_base:+.1f}",
-                *(spread([row[name] for row in rows]) for name in ("AP50", "APs", "APm", "APl")),
-                *(number(rows[0][name]) for name in ("mparams", "gflops")),
-                str(len(rows)),
-            ]
-        )
-    head = ["row", "AP", "step", "paper's AP", "paper's step", "AP50", "S", "M", "L", "M parameters", "GFLOPs"]
-    lines = table([*head, "seeds"], body)
-    file, line = source.plot("ablation")
-    values = [[100 * row["AP"] for row in rows] for rows in groups.values()]
-    plots.bars(
-        file,
-        [rows[0]["title"] for rows in groups.values()],
-        {"AP": [(statistics.mean(v), min(v), max(v)) for v in values]},
-        "AP (lines: lowest to highest seed)",
-    )
-    return [*lines, line, ""]
-
-
-def ablation_together(contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """AP of every row by device and data."""
-    columns = {
-        f"{content['settings']['data']}, {content['environment']['device']}": grouped(content["rows"], "row")
-        for content in contents.values()
-    }
-    titles = {key: rows[0]["title"] for groups in columns.values() for key, rows in groups.items()}
-    body = [
-        [title, *(spread([row["AP"] for row in groups.get(key, [])]) for groups in columns.values())]
-        for key, title in titles.items()
-    ]
-    return table(["AP", *columns], body)
-
-
-def variants(source: Source) -> list[str]:
-    """AP and parameters by levels and channels."""
-    groups = grouped(source.rows, "row")
-    if not groups:
-        return []
-    body = []
-    for rows in groups.values():
-        row = rows[0]
-        difference = 100 * (row["full_mparams"] / row["paper_mparams"] - 1)
-        body.append(
-            [
-                *(str(row[name]) for name in ("levels", "channels")),
-                *(f"{row[name]:.1f}" for name in ("paper_mparams", "full_mparams")),
-                f"{difference:+.1f} %",
-                *(str(row["trained_channels"]), number(row["mparams"]), number(row["gflops"])),
-                *(spread([row[name] for row in rows]) for name in ("AP", "AP50")),
-                str(len(rows)),
-            ]
-        )
-    head = ["levels", "channels", "paper's M", "our M", "difference", "trained channels", "trained M", "GFLOPs"]
-    lines = table([*head, "AP", "AP50", "seeds"], body, left=0)
-    firsts = [rows[0] for rows in groups.values()]
-    levels, channels = (sorted({row[name] for row in firsts}) for name in ("levels", "channels"))
-    grid = np.full((len(levels), len(channels)), np.nan)
-    for rows in groups.values():
-        place = levels.index(rows[0]["levels"]), channels.index(rows[0]["channels"])
-        grid[place] = 100 * statistics.mean(row["AP"] for row in rows)
-    file, line = source.plot("variants")
-    plots.heat_maps(
-        file, {"AP": grid}, [*map(str, levels)], [*map(str, channels)], ("channels", "levels"), format="{:.1f}"
-    )
-    return [*lines, line, ""]
-
-
-def complexity(source: Source) -> list[str]:
-    """AP by complexity, and heat maps of complexity over scale for every row."""
-    groups = grouped(source.rows, "row")
-    if not groups:
-        return []
-    any_row = next(iter(groups.values()))[0]
-    kinds = list(dict.fromkeys(cell["complexity"] for cell in any_row["cells"]))
-    scales = list(dict.fromkeys(tuple(cell["scale"]) for cell in any_row["cells"]))
-    maps, body = {}, []
-    for rows in groups.values():
-        grid = np.full((len(kinds), len(scales)), np.nan)
-        for k, kind in enumerate(kinds):
-            for i, scale in enumerate(scales):
-                cells = [c for row in rows for c in row["cells"]]
-                found = [
-                    c["ap"] for c in cells if c["complexity"] == kind and tuple(c["scale"]) == scale and c["ap"] >= 0
-                ]
-                if found:
-                    grid[k, i] = 100 * statistics.mean(found)
-        maps[rows[0]["title"]] = grid
-        body.append([rows[0]["title"], *("" if np.isnan(x) else f"{x:.1f}" for x in grid.ravel())])
-    names = [f"{low:g}-{high:g}" for low, high in scales]
-    objects = [str(cell["objects"]) for cell in any_row["cells"]]
-    body.append(["objects", *objects])
-    lines = ["AP in points, mean over seeds; scales in pixels.", ""]
-    lines += table(["row", *(f"{kind} {name}" for kind in kinds for name in names)], body)
-    file, line = source.plot("complexity")
-    plots.heat_maps(file, maps, kinds, names, ("scale, pixels", "complexity"))
-    return [*lines, line, ""]
-
-
-def training(source: Source) -> list[str]:
-    """Figures of every run beside published ones, its command, its time and its picture."""
-    lines: list[str] = []
-    for name, rows in grouped(source.rows, "data").items():
-        lines += [f"### {name}", ""]
-        body = [
-            [
-                row["model"],
-                f"{row['split']}, {row['images']} images",
-                *(percent(row[figure]) for figure in FIGURES),
-                "here",
-            ]
-            for row in rows
-        ]
-        for other in PUBLISHED.get(name, ()):
-            figures = {"AP": other.ap, "AP50": other.ap50}
-            body.append(
-                [
-                    other.model,
-                    other.measured_on,
-                    *(percent(figures.get(f)) for f in FIGURES),
-                    f"published: {other.source}",
-                ]
-            )
-        lines += table(["model", "measured on", "AP", "AP50", "AP75", "S", "M", "L", "source"], body, left=2)
-        for row in rows:
-            lines += [
-                f"`{row['command']}`: {row['epochs']} epochs, {row['views']:,} images seen, on {row['trained_on']}; "
-                f"{number(row['train_minutes'])} minutes of training at {number(row['images_per_second'])} images a "
-                f"second, {percent(row['waiting_for_data'])} % of it waiting for data.",
-                "",
-            ]
-            classes = row["classes"].items()
-            lines += table(["class", "AP", "AP50"], [[n, percent(c["AP"]), percent(c["AP50"])] for n, c in classes])
-            lines += [f"![Found to the left, the truth to the right]({source.files}/{row['picture']})", ""]
-    return lines
 
 
 def activations(source: Source) -> list[str]:

@@ -74,6 +74,23 @@ def scatter(file: Path, points: Mapping[str, Sequence[tuple[float, float]]], lab
         axes.legend(fontsize=8)
 
 
+def curves(file: Path, series: Mapping[str, Sequence[tuple[float, float]]], labels: tuple[str, str]) -> None:
+    """Lines of several names over a logarithmic axis."""
+    with figure(file, (6.4, 4.2)) as drawn:
+        axes = drawn.subplots()
+        for i, (name, points) in enumerate(series.items()):
+            axes.plot(
+                *zip(*points), "osD^v<>PX*"[i % 10] + "-", color=COLORS[i % len(COLORS)], label=name, lw=1.2, ms=4
+            )
+        ticks = sorted({x for points in series.values() for x, _ in points})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
+        axes.minorticks_off()
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+
+
 def heat_maps(
     file: Path,
     maps: Mapping[str, NDArray[np.float64]],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import pages, runtime_pages
+from benchmarks import pages, runtime_pages, trained_pages
 from benchmarks.results import read_results
 from benchmarks.tables import failures, table
 
@@ -36,25 +36,39 @@ PAGES = {
     "ablation": Page(
         "From SSD to MLFPN, step by step",
         "Table 2 of the M2Det paper row by row, and FPN, PAFPN and BiFPN beside it. All rows share data, schedule, "
-        "seeds and, where their maps have equal width, the head. FPN, PAFPN and SSD's layers have batch norms here, "
-        "which their papers do not give them, so that no row is held back for want of them: the others have them. The "
-        "paper's figures are COCO minival with VGG-16 at 320x320, from its section 4; compare the steps, not the "
-        "levels.",
-        pages.ablation,
-        pages.ablation_together,
+        "seeds and, where their maps have equal width, the head, and each has had the same search for its learning "
+        "rate and the size of its initial weights. FPN, PAFPN and SSD's layers have batch norms here, which their "
+        "papers do not give them, so that no row is held back for want of them: the others have them. The paper's "
+        "figures are COCO minival with VGG-16 at 320x320, from its section 4; compare the steps, not the levels.",
+        trained_pages.ablation,
+        trained_pages.ablation_together,
+    ),
+    "gradients": Page(
+        "Gradients and initialization",
+        "Why a neck learns or does not: the share by which a step of Adam turns its weights (median over the "
+        "convolutions that a norm follows, learning rate 1e-3), the root mean squares of its maps, and by how much the "
+        "gradient grows from each level of an MLFPN to the one before, at initialization and after some steps.",
+        trained_pages.gradients,
+    ),
+    "allocator": Page(
+        "Memory of the CPU",
+        "Training steps on the CPU as glibc's allocator does by itself, and with freed memory kept for the next "
+        "allocation, as `train`, `demo` and the benchmarks do. Processes of the two kinds take turns; times faster is "
+        "the median over pairs.",
+        trained_pages.allocator,
     ),
     "variants": Page(
         "Levels against channels",
         "Table 3 of the M2Det paper. Parameters are those of the full M2Det (VGG-16, 320x320, 81 classes) beside the "
         "paper's; what was trained is a thinner one, as the table says.",
-        pages.variants,
+        trained_pages.variants,
     ),
     "complexity": Page(
         "Scale against appearance complexity",
         "AP at IoU 0.50 to 0.95 on SyntheticScales by the scale of objects and by how complex they look: plain shapes, "
         "textures, and composites whose class lies in the arrangement of their parts. The paper's claim is that deeper "
         "levels serve more complex appearance at the same scale.",
-        pages.complexity,
+        trained_pages.complexity,
     ),
     "speed": Page(
         "From an image to its boxes",
@@ -74,7 +88,7 @@ PAGES = {
         "Runs of `python -m detectors train` on small data sets of real pictures, from ImageNet weights, measured on "
         "pictures that they have not seen. AP in percent. The published figures are of other splits of the same "
         "pictures and of detectors that had seen COCO's boxes.",
-        pages.training,
+        trained_pages.training,
     ),
     "loader": Page(
         "Loading pictures",
@@ -153,6 +167,7 @@ def _origin(content: Mapping[str, Any]) -> list[str]:
     env = content["environment"]
     command = shlex.join(Path(word).name if word.startswith("/") else word for word in shlex.split(content["command"]))
     versions = ", ".join(f"{name} {env[name]}" for name in ("python", "torch", "torchvision", "timm"))
+    versions += f"; CPU instructions {env['instructions']}" if "instructions" in env else ""
     settings = ", ".join(f"{key} {value}" for key, value in content["settings"].items())
     return [
         f"`{command}` at commit {content['commit']}; {versions}; {env['platform']}.",

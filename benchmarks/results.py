@@ -52,6 +52,7 @@ def environment(device: torch.device) -> dict[str, str]:
     """Versions and the device's name, as they stand in every results file."""
     return {
         "device": device_name(device),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

@@ -38,7 +38,14 @@ def test_every_row_has_as_many_maps_and_all_but_some_have_equal_heads(budget):
 def test_the_papers_steps():
     rows = {row.key: row for row in table_rows(RECIPES["cpu"])}
     assert {key: row.columns["paper_ap"] for key, row in rows.items() if row.columns} == PAPER_AP
-    assert [key for key, row in rows.items() if not row.columns] == ["fpn", "fpn-2", "pafpn", "pafpn-2", "bifpn", "bifpn-2"]
+    assert [key for key, row in rows.items() if not row.columns] == [
+        "fpn",
+        "fpn-2",
+        "pafpn",
+        "pafpn-2",
+        "bifpn",
+        "bifpn-2",
+    ]
     assert rows["stronger"].backbone == RECIPES["cpu"].stronger
 
 

@@ -1,0 +1,271 @@
+"""Pages on trained detectors: accuracy, and what decides whether a neck learns."""
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks import plots
+from benchmarks.pages import Source
+from benchmarks.tables import Row, grouped, number, percent, spread, table
+from benchmarks.training import FIGURES, PUBLISHED
+
+
+def ablation(source: Source) -> list[str]:
+    """AP of every row over seeds, the step from the first row, and the paper's; curves; what the search found."""
+    # The paper's rows first; a row that failed at first and was run again stands last in the file.
+    rows = sorted(source.rows, key=lambda row: "paper_ap" not in row)
+    kinds = {
+        kind: grouped([row for row in rows if _kind(row) == kind], "row") for kind in ("result", "curve", "search")
+    }
+    lines = _ablation_table(source, kinds["result"]) if kinds["result"] else []
+    if kinds["curve"]:
+        lines += _curves(source, kinds["result"], kinds["curve"])
+    return lines + (_search(kinds["search"]) if kinds["search"] else [])
+
+
+def _kind(row: Row) -> str:
+    first = row["key"].partition("/")[0]
+    return first if first in ("search", "curve") else "result"
+
+
+def _ablation_table(source: Source, groups: Mapping[str, list[Row]]) -> list[str]:
+    first = next(iter(groups.values()))
+    base, paper_base = statistics.mean(row["AP"] for row in first), first[0].get("paper_ap")
+    body = []
+    for rows in groups.values():
+        paper = rows[0].get("paper_ap")
+        step = 100 * (statistics.mean(row["AP"] for row in rows) - base)
+        body.append(
+            [
+                rows[0]["title"],
+                spread([row["AP"] for row in rows]),
+                "" if rows is first else f"{step:+.1f}",
+                "" if paper is None else f"{paper:.1f}",
+                "" if paper is None or rows is first or paper_base is None else f"{paper - paper_base:+.1f}",
+                *(spread([row[name] for row in rows]) for name in ("AP50", "APs", "APm", "APl")),
+                *(number(rows[0][name]) for name in ("mparams", "gflops")),
+                str(len(rows)),
+            ]
+        )
+    head = ["row", "AP", "step", "paper's AP", "paper's step", "AP50", "S", "M", "L", "M par.", "GFLOPs"]
+    lines = table([*head, "seeds"], body)
+    file, line = source.plot("ablation")
+    values = [[100 * row["AP"] for row in rows] for rows in groups.values()]
+    plots.bars(
+        file,
+        [rows[0]["title"] for rows in groups.values()],
+        {"AP": [(statistics.mean(v), min(v), max(v)) for v in values]},
+        "AP (lines: lowest to highest seed)",
+    )
+    return [*lines, line, ""]
+
+
+def _curves(source: Source, results: Mapping[str, list[Row]], curves: Mapping[str, list[Row]]) -> list[str]:
+    """AP over the number of pictures that were learned from, each a training of its own from seed 0."""
+    series, counts = {}, sorted({row["images"] for rows in curves.values() for row in rows})
+    for key, rows in curves.items():
+        ours = [row for row in [*rows, *results.get(key, [])] if row["seed"] == 0]
+        series[rows[0]["title"]] = {row["images"]: 100 * row["AP"] for row in ours}
+    counts = sorted({images for values in series.values() for images in values})
+    body = [[title, *(f"{values[n]:.1f}" if n in values else "" for n in counts)] for title, values in series.items()]
+    lines = [
+        "### AP over pictures seen",
+        "",
+        "Each figure is a training of its own, from seed 0, with its own schedule.",
+    ]
+    lines += ["", *table(["row", *(f"{n:,}" for n in counts)], body)]
+    file, line = source.plot("ablation-curves")
+    plots.curves(file, {name: sorted(v.items()) for name, v in series.items()}, ("pictures seen", "AP"))
+    return [*lines, line, ""]
+
+
+def _search(groups: Mapping[str, list[Row]]) -> list[str]:
+    """AP of every trial of the search, and what it chose."""
+    body = []
+    for rows in groups.values():
+        best = max(rows, key=lambda row: row["AP"])
+        trials = "; ".join(f"{_setting(row)}: {percent(row['AP'])}" for row in rows)
+        body.append([rows[0]["title"], _setting(best), trials])
+    lines = [
+        "### The search",
+        "",
+        "Learning rate, then the factor on the neck's initial weights before norms, on shorter ",
+    ]
+    lines[-1] += "runs from a seed of their own. AP of each trial:"
+    return [*lines, "", *table(["row", "chosen", "trials"], body, left=3)]
+
+
+def _setting(row: Row) -> str:
+    return f"{row['lr']:g} x{row['scale']:g}"
+
+
+def gradients(source: Source) -> list[str]:
+    """The turn per step, maps and gradients of each neck, by level and scale."""
+    rows = [row for row in source.rows if "error" not in row]
+    if not rows:
+        return []
+    body = []
+    for row in rows:
+        cells = [row["title"], f"{100 * row['turn']:.1f} %"]
+        for stage in ("before", "after"):
+            levels = sorted({x["level"] for x in row[stage]})
+            finest = [next(x for x in row[stage] if x["level"] == n and x["scale"] == 1) for n in levels]
+            growth = (finest[0]["gradient"] / finest[-1]["gradient"]) ** (1 / max(len(levels) - 1, 1))
+            sizes = [x["rms"] for x in row[stage]]
+            cells += [f"{min(sizes):.2f} to {max(sizes):.2f}", f"{growth:.2f}" if len(levels) > 1 else ""]
+        body.append(cells)
+    head = ["neck", "turn per step", "maps, at first", "gradients per level", "maps, after", "gradients per level"]
+    lines = table(head, body)
+    for quantity, title in (("gradient", "gradients"), ("rms", "maps")):
+        maps = {}
+        for row in rows:
+            for stage, words in (("before", "at first"), ("after", "after")):
+                grid = np.full([max(x[name] for x in row[stage]) for name in ("level", "scale")], np.nan)
+                for x in row[stage]:
+                    grid[x["level"] - 1, x["scale"] - 1] = x[quantity]
+                maps[f"{row['title']}, {words}"] = grid
+        deep = {name: grid for name, grid in maps.items() if len(grid) > 1}
+        if deep:
+            file, line = source.plot(f"{title}-by-level")
+            most = max(deep.values(), key=len)
+            levels, scales = ([str(i + 1) for i in range(n)] for n in most.shape)
+            plots.heat_maps(file, deep, levels, scales, ("scale", "level"), format="{:.2g}")
+            lines += [f"Root mean squares of {title} by level and scale:", "", line, ""]
+    return lines
+
+
+def allocator(source: Source) -> list[str]:
+    """Images a second and peak memory with freed memory kept and without."""
+    rows = [row for row in source.rows if "error" not in row]
+    body = [
+        [
+            str(row["batch"]),
+            *(number(row[name]) for name in ("images_per_s", "kept_images_per_s")),
+            f"{row['times_faster']:.2f}",
+            *(number(row[name]) for name in ("peak_mib", "kept_peak_mib")),
+        ]
+        for row in rows
+    ]
+    head = ["batch", "images a second", "with memory kept", "times faster", "peak MiB", "with memory kept"]
+    return table(head, body) if body else []
+
+
+def ablation_together(contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """AP of every row by device and data."""
+    columns = {
+        f"{content['settings']['data']}, {content['environment']['device']}": grouped(
+            [row for row in content["rows"] if _kind(row) == "result"], "row"
+        )
+        for content in contents.values()
+    }
+    titles = {key: rows[0]["title"] for groups in columns.values() for key, rows in groups.items()}
+    body = [
+        [title, *(spread([row["AP"] for row in groups.get(key, [])]) for groups in columns.values())]
+        for key, title in titles.items()
+    ]
+    return table(["AP", *columns], body)
+
+
+def variants(source: Source) -> list[str]:
+    """AP and parameters by levels and channels."""
+    groups = grouped(source.rows, "row")
+    if not groups:
+        return []
+    body = []
+    for rows in groups.values():
+        row = rows[0]
+        difference = 100 * (row["full_mparams"] / row["paper_mparams"] - 1)
+        body.append(
+            [
+                *(str(row[name]) for name in ("levels", "channels")),
+                *(f"{row[name]:.1f}" for name in ("paper_mparams", "full_mparams")),
+                f"{difference:+.1f} %",
+                *(str(row["trained_channels"]), number(row["mparams"]), number(row["gflops"])),
+                *(spread([row[name] for row in rows]) for name in ("AP", "AP50")),
+                str(len(rows)),
+            ]
+        )
+    head = ["levels", "channels", "paper's M", "our M", "difference", "trained channels", "trained M", "GFLOPs"]
+    lines = table([*head, "AP", "AP50", "seeds"], body, left=0)
+    firsts = [rows[0] for rows in groups.values()]
+    levels, channels = (sorted({row[name] for row in firsts}) for name in ("levels", "channels"))
+    grid = np.full((len(levels), len(channels)), np.nan)
+    for rows in groups.values():
+        place = levels.index(rows[0]["levels"]), channels.index(rows[0]["channels"])
+        grid[place] = 100 * statistics.mean(row["AP"] for row in rows)
+    file, line = source.plot("variants")
+    plots.heat_maps(
+        file, {"AP": grid}, [*map(str, levels)], [*map(str, channels)], ("channels", "levels"), format="{:.1f}"
+    )
+    return [*lines, line, ""]
+
+
+def complexity(source: Source) -> list[str]:
+    """AP by complexity, and heat maps of complexity over scale for every row."""
+    groups = grouped(source.rows, "row")
+    if not groups:
+        return []
+    any_row = next(iter(groups.values()))[0]
+    kinds = list(dict.fromkeys(cell["complexity"] for cell in any_row["cells"]))
+    scales = list(dict.fromkeys(tuple(cell["scale"]) for cell in any_row["cells"]))
+    maps, body = {}, []
+    for rows in groups.values():
+        grid = np.full((len(kinds), len(scales)), np.nan)
+        for k, kind in enumerate(kinds):
+            for i, scale in enumerate(scales):
+                cells = [c for row in rows for c in row["cells"]]
+                found = [
+                    c["ap"] for c in cells if c["complexity"] == kind and tuple(c["scale"]) == scale and c["ap"] >= 0
+                ]
+                if found:
+                    grid[k, i] = 100 * statistics.mean(found)
+        maps[rows[0]["title"]] = grid
+        body.append([rows[0]["title"], *("" if np.isnan(x) else f"{x:.1f}" for x in grid.ravel())])
+    names = [f"{low:g}-{high:g}" for low, high in scales]
+    objects = [str(cell["objects"]) for cell in any_row["cells"]]
+    body.append(["objects", *objects])
+    lines = ["AP in points, mean over seeds; scales in pixels.", ""]
+    lines += table(["row", *(f"{kind} {name}" for kind in kinds for name in names)], body)
+    file, line = source.plot("complexity")
+    plots.heat_maps(file, maps, kinds, names, ("scale, pixels", "complexity"))
+    return [*lines, line, ""]
+
+
+def training(source: Source) -> list[str]:
+    """Figures of every run beside published ones, its command, its time and its picture."""
+    lines: list[str] = []
+    for name, rows in grouped(source.rows, "data").items():
+        lines += [f"### {name}", ""]
+        body = [
+            [
+                row["model"],
+                f"{row['split']}, {row['images']} images",
+                *(percent(row[figure]) for figure in FIGURES),
+                "here",
+            ]
+            for row in rows
+        ]
+        for other in PUBLISHED.get(name, ()):
+            figures = {"AP": other.ap, "AP50": other.ap50}
+            body.append(
+                [
+                    other.model,
+                    other.measured_on,
+                    *(percent(figures.get(f)) for f in FIGURES),
+                    f"published: {other.source}",
+                ]
+            )
+        lines += table(["model", "measured on", "AP", "AP50", "AP75", "S", "M", "L", "source"], body, left=2)
+        for row in rows:
+            lines += [
+                f"`{row['command']}`: {row['epochs']} epochs, {row['views']:,} images seen, on {row['trained_on']}; "
+                f"{number(row['train_minutes'])} minutes of training at {number(row['images_per_second'])} images a "
+                f"second, {percent(row['waiting_for_data'])} % of it waiting for data.",
+                "",
+            ]
+            classes = row["classes"].items()
+            lines += table(["class", "AP", "AP50"], [[n, percent(c["AP"]), percent(c["AP50"])] for n, c in classes])
+            lines += [f"![Found to the left, the truth to the right]({source.files}/{row['picture']})", ""]
+    return lines
