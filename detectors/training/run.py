@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from detectors.data import DetectionDataset, mosaic
 from detectors.models.ssd import SSD
+from detectors.training.allocator import keep_freed_memory
 from detectors.training.config import TrainConfig, differences, given, read_config
 from detectors.training.journal import Journal
 from detectors.training.loop import Loop
@@ -47,6 +48,8 @@ def train(
 ) -> bool:
     """Train as `config` says; true if the run came to its end, false if a signal stopped it after a checkpoint.
 
+    On the CPU this process keeps freed memory from then on (`allocator`), which makes training faster.
+
     Args:
         config: with `resume`, options at their defaults are taken from the run.
         resume: go on with the run in `config.output`.
@@ -68,6 +71,8 @@ def train(
     assert folder is not None  # by the check
     check_folder(folder, resume=resume, overwrite=overwrite)
     accelerator = make_accelerator(config)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     with RunLog(accelerator.is_main_process) as log:
         train_set, val_set = datasets or open_datasets(config)
         if resume:
