@@ -18,8 +18,7 @@ from typing import Any
 from benchmarks.command import Cell, Command, run_cells
 from benchmarks.results import Results
 from detectors.data import DetectionDataset, SyntheticScales, load_dataset, training_transforms
-from detectors.training.data import training_loader
-from detectors.training.distributed import StepBatches
+from detectors.training.data import StepBatches, training_loader
 
 RECIPES: dict[str, dict[str, Any]] = {
     "decode and stretch": {"photometric": False, "zoom_out": False, "iou_crop": False, "flip": False},

@@ -71,6 +71,10 @@ class DetectionDataset(Dataset[Sample]):
         # In shared memory, so that persistent workers see a new epoch too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._epoch.share_memory_()  # pickling may have made a copy of its own
+
     def __len__(self) -> int:
         return len(self.records)
 

@@ -1,17 +1,126 @@
-"""From a data set to batches on the device."""
+"""From a data folder to batches on the device, dealt out to the processes of a run."""
 
+import hashlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from detectors.data import DetectionDataset
-from detectors.data.dataset import Sample
-from detectors.training.distributed import StepBatches
+from detectors.data import DetectionDataset, evaluation_transforms, find_splits, load_dataset, training_transforms
+from detectors.data.dataset import Sample, Transforms
+from detectors.data.records import Problem
+from detectors.training.config import TrainConfig
+from detectors.training.run_log import LOGGER
+
+T = TypeVar("T")
+
+
+def is_distributed() -> bool:
+    """Whether this process is one of several of a run."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def from_first_process(make: Callable[[], T]) -> T:
+    """Have the first process of a run make a value, and give it, or the error that came of it, to all."""
+    if not is_distributed():
+        return make()
+    outcome: list[tuple[T | None, Exception | None]] = [(None, None)]
+    if dist.get_rank() == 0:
+        try:
+            outcome = [(make(), None)]
+        except Exception as error:  # raised below, in every process
+            outcome = [(None, error)]
+    dist.broadcast_object_list(outcome)
+    value, fault = outcome[0]
+    if fault is not None:
+        raise fault
+    return value  # type: ignore[return-value]
+
+
+def open_datasets(config: TrainConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
+    """The split to learn from and the one to evaluate on, if the folder has one; both without transforms of size.
+
+    One process reads and checks the data for all.
+
+    Raises:
+        FileNotFoundError, ValueError: for data that cannot be used, or with `strict` any problem; says what and where.
+    """
+    return from_first_process(lambda: _open_datasets(config))
+
+
+def _open_datasets(config: TrainConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
+    assert config.data is not None  # by TrainConfig.check
+    splits = find_splits(config.data, config.format)
+    train = load_dataset(config.data, config.train_split, format=config.format, seed=config.seed)
+    candidates = [config.val_split] if config.val_split else [name for name in ("val", "test") if name in splits]
+    val = None
+    if candidates:
+        val = load_dataset(
+            config.data,
+            candidates[0],
+            format=config.format,
+            transforms=evaluation_transforms(),
+            class_names=train.class_names,
+        )
+    if not any(len(record.labels) for record in train.records):
+        raise ValueError(f"split '{config.train_split}' of {config.data} has images but not one usable box")
+    for name, dataset in ((config.train_split, train), (candidates[0] if candidates else "", val)):
+        if dataset is not None:
+            report_problems(name, dataset.problems, strict=config.strict)
+            boxes = sum(len(record.labels) for record in dataset.records)
+            LOGGER.info("%s: %d images, %d boxes, %d classes", name, len(dataset), boxes, len(dataset.class_names))
+    if val is None:
+        LOGGER.warning("no split to evaluate on (%s has only %s): best is last", config.data, ", ".join(splits))
+    return train, val
+
+
+def report_problems(split: str, problems: list[Problem], *, strict: bool, shown: int = 5) -> None:
+    """Say what was dropped or changed, and where.
+
+    Raises:
+        ValueError: with `strict`, if there is anything.
+    """
+    if not problems:
+        return
+    first = "; ".join(f"{problem.where}: {problem.reason}" for problem in problems[:shown])
+    rest = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
+    if strict:
+        raise ValueError(f"split '{split}' has {len(problems)} problems and --strict refuses them: {first}{rest}")
+    LOGGER.warning("%s: %d problems, dropped or clipped (see `check`): %s%s", split, len(problems), first, rest)
+
+
+def augmentation(config: TrainConfig, image_size: tuple[int, int]) -> Transforms:
+    """The training recipe with its switches."""
+    on = config.augment
+    return training_transforms(
+        image_size,
+        photometric=on and config.photometric,
+        zoom_out=on and config.zoom_out,
+        iou_crop=on and config.iou_crop,
+        flip=on and config.flip,
+    )
+
+
+def fingerprint(dataset: DetectionDataset | None) -> dict[str, Any] | None:
+    """What tells one data set from another: sizes, classes and a digest of all records."""
+    if dataset is None:
+        return None
+    digest = hashlib.sha256()
+    for record in dataset.records:
+        digest.update(f"{record.image_id} {record.file_name} {record.height} {record.width}".encode())
+        digest.update(record.boxes.tobytes() + record.labels.tobytes())
+    return {
+        "images": len(dataset),
+        "boxes": sum(len(record.labels) for record in dataset.records),
+        "classes": dataset.class_names,
+        "digest": digest.hexdigest(),
+    }
 
 
 @dataclass
@@ -55,6 +164,53 @@ def pack(samples: Sequence[Sample]) -> Batch:
         torch.cat([target["ignore_boxes"].as_subclass(Tensor) for target in targets]),
         [len(target["ignore_boxes"]) for target in targets],
     )
+
+
+class StepBatches(Sampler[list[int]]):
+    """The batches of one epoch for one process, from any step on; a pure function of its arguments.
+
+    All processes together take the same images at a step as a single one would. Each part of an accumulated step is a
+    batch of its own. What does not fill a last step waits for another epoch's order; where there are fewer images than
+    a step takes, the step is as large as they allow.
+    """
+
+    def __init__(self, length: int, batch_size: int, *, accumulate: int = 1, rank: int = 0, world: int = 1) -> None:
+        parts = accumulate * world
+        if batch_size % parts:
+            raise ValueError(
+                f"a batch of {batch_size} does not divide into {accumulate} parts on each of {world} processes"
+            )
+        self.part_size = min(batch_size, length) // parts
+        if not self.part_size:
+            raise ValueError(f"{length} training images do not divide over {world} processes in {accumulate} parts")
+        self.length = length
+        self.accumulate = accumulate
+        self.rank = rank
+        self.world = world
+        self.seed = 0
+        self.epoch = 0
+        self.first_step = 0
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step, over all processes."""
+        return self.part_size * self.accumulate * self.world
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return self.length // self.batch_size
+
+    def __len__(self) -> int:
+        return (self.steps - self.first_step) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.length, generator=generator)
+        for step in range(self.first_step, self.steps):
+            whole = order[step * self.batch_size : (step + 1) * self.batch_size]
+            for part in whole.view(self.accumulate, self.world, self.part_size):
+                yield part[self.rank].tolist()
 
 
 def default_workers(world: int) -> int:

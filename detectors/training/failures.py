@@ -8,7 +8,7 @@ import torch
 
 from detectors.training.checkpoint import Checkpoints, damage
 from detectors.training.config import TrainConfig
-from detectors.training.distributed import StepBatches
+from detectors.training.data import StepBatches
 
 
 class TrainingStopped(RuntimeError):

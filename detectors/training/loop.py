@@ -1,7 +1,9 @@
 """The training loop: epochs of steps, evaluations and checkpoints, from the start or from where a run was cut off."""
 
+import contextlib
 import dataclasses
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +13,16 @@ import torch.distributed as dist
 
 from detectors.data import DetectionDataset
 from detectors.models.ssd import SSD
+from detectors.saving import save
 from detectors.training.checkpoint import Checkpoints, replace_folder
 from detectors.training.config import TrainConfig
-from detectors.training.data import Batch, default_workers, training_loader
-from detectors.training.distributed import StepBatches, is_distributed
+from detectors.training.data import Batch, StepBatches, default_workers, is_distributed, training_loader
 from detectors.training.evaluation import Interrupted, evaluate
 from detectors.training.failures import TrainingStopped, disk_errors, memory_errors
-from detectors.training.guard import SkipCounter
-from detectors.training.journal import Journal
-from detectors.training.progress import Progress
-from detectors.training.reports import Means, Report, Reports
+from detectors.training.metrics import Means, Metrics, Progress, Report, Reports
+from detectors.training.run_log import LOGGER
 from detectors.training.schedule import lr_factor
-from detectors.training.setup import LOGGER
-from detectors.training.step import LOSSES, Stepper
+from detectors.training.step import Stepper
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -82,9 +81,10 @@ class Loop:
         self.workers = default_workers(local) if config.workers is None else config.workers
         self.stepper = Stepper(model.to(accelerator.device), config, accelerator, self.total)
         self.checkpoints = Checkpoints(folder)
-        self.reports = Reports(LOSSES)
+        self.reports = Reports()
+        # A GPU's reports are read a step late, so that the host stays ahead of it.
+        self.late = int(accelerator.device.type == "cuda")
         self.position = Position()
-        self.counter = SkipCounter(config.max_skipped)
         self.means = Means()
         self.interrupted = False
         self.last_save = time.monotonic()
@@ -106,27 +106,32 @@ class Loop:
         folder, state, position = self.checkpoints.load(previous=previous)
         self.stepper.load(state)
         self.position = Position(**position)
-        self.counter.total = self.position.skipped
-        self.counter.in_a_row = self.position.skipped_in_a_row
         self.means = Means(**self.position.means)
         LOGGER.info("resumed from %s at step %d of %d", folder, self.position.step, self.total)
 
-    def run(self, journal: Journal, progress: Progress) -> bool:
+    def run(self, metrics: Metrics, progress: Progress) -> bool:
         """Train to the end; false if a signal stopped it before, after a checkpoint.
+
+        Signals are only listened to in a process's main thread; elsewhere they are the caller's to handle.
 
         Raises:
             TrainingStopped: too many steps in a row were not finite, the disk is full, or memory ran out.
         """
-        self.journal, self.progress = journal, progress
+        self.metrics, self.progress = metrics, progress
+        with self._signals(), disk_errors(self.checkpoints), memory_errors(self.config, self.batches):
+            loader = training_loader(self.train, self.batches, self.workers, pin=self.accelerator.device.type == "cuda")
+            return self._run(loader)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             for number in handlers:
                 signal.signal(number, self._interrupt)
-            with disk_errors(self.checkpoints), memory_errors(self.config, self.batches):
-                loader = training_loader(
-                    self.train, self.batches, self.workers, pin=self.accelerator.device.type == "cuda"
-                )
-                return self._run(loader)
+            yield
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -137,8 +142,7 @@ class Loop:
     def _run(self, loader: Any) -> bool:
         due = self.config.evaluation_epochs()
         while True:
-            steps = self.batches.steps
-            epoch, first = divmod(self.position.step, steps)
+            epoch, first = divmod(self.position.step, self.batches.steps)
             if not first and epoch in due and self.position.evaluated < epoch:
                 self._save()
                 try:
@@ -151,37 +155,43 @@ class Loop:
                 return False
 
     def _epoch(self, epoch: int, first: int, loader: Any) -> bool:
-        """Train one epoch from its step `first`; false if a signal came."""
+        """Train one epoch from its step `first`; false if a signal came to any process.
+
+        Whether to stop or to write a checkpoint is no process's own decision: each one's wish goes into the step, and
+        all read the same answer in the report of the same step. Otherwise one could wait for ever for the others.
+        """
         self.batches.epoch, self.batches.first_step = epoch, first
         self.train.set_epoch(epoch)
         waiting, began, began_step = 0.0, time.perf_counter(), self.position.step
-        self.stepper.model.train()
+        self.stepper.train()
         stop = False
         for parts, seconds in self._steps(iter(loader)):
             waiting += seconds
-            values = self.stepper(self.position.step, parts, self.interrupted)
+            values = self.stepper(self.position.step, parts, stop=self.interrupted, save=self._checkpoint_due())
             self.position.step += 1
             self.reports.push(self.position.step, [i for part in parts for i in part.image_ids], values)
-            # Several processes must stop at the same step, so there each one's wish travels with its report.
-            stop = self._read(keep=1) or stop or (self.interrupted and not is_distributed())
+            stop, save = self._read(keep=self.late)
             done = self.position.step - began_step
-            elapsed = time.perf_counter() - began
-            self._show(done * self.batches.batch_size / elapsed)
-            in_epoch = self.position.step % self.batches.steps
+            self._show(done * self.batches.batch_size / (time.perf_counter() - began))
+            in_epoch = self.position.step % self.batches.steps > 0
             if stop and in_epoch:
                 break
-            if in_epoch and time.monotonic() - self.last_save >= 60 * self.config.checkpoint_minutes:
+            if save and in_epoch:
                 stop = self._save() or stop
-        stop = self._read(keep=0) or stop
+        stop = self._read(keep=0)[0] or stop
         elapsed, done = time.perf_counter() - began, self.position.step - began_step
-        self.journal.speed(
-            step=self.position.step,
+        self.metrics.speed(
+            self.position.step,
             images_per_second=round(done * self.batches.batch_size / elapsed, 3),
             waiting_for_data=round(waiting / elapsed, 4),
         )
         if stop or (epoch + 1) not in self.config.evaluation_epochs():
             self._save()
         return not stop
+
+    def _checkpoint_due(self) -> bool:
+        """Whether it is time for a checkpoint, by the clock of the first process."""
+        return self.main and time.monotonic() - self.last_save >= 60 * self.config.checkpoint_minutes
 
     def _steps(self, batches: Iterator[Batch]) -> Iterator[tuple[list[Batch], float]]:
         """The parts of each step, and the seconds that they were waited for."""
@@ -192,61 +202,58 @@ class Loop:
                 return
             yield parts, time.perf_counter() - began
 
-    def _read(self, *, keep: int) -> bool:
-        """Take in all reports but the newest `keep`; true if a process wants to stop."""
-        stop = False
+    def _read(self, *, keep: int) -> tuple[bool, bool]:
+        """Take in all reports but the newest `keep`; whether a process wants to stop, and whether to save."""
+        stop = save = False
         for report in self.reports.pop(keep=keep):
-            stop = stop or report.stop
+            stop, save = stop or report.stop, save or report.save
+            self.position.skipped += report.skipped
+            self.position.skipped_in_a_row = self.position.skipped_in_a_row + 1 if report.skipped else 0
             if report.skipped:
                 self._skipped(report)
             else:
-                self.counter.count(False)
-                self.means.add({**report.losses, "gradient_norm": report.norm})
+                self.means.add({**report.losses, "gradient_norm": report.gradient_norm})
             if report.step % self.config.log_steps == 0:
-                self._log(report.step)
-        return stop
+                lr = self.config.peak_lr() * lr_factor(self.config.schedule, report.step - 1, self.total)
+                epoch = (report.step - 1) // self.batches.steps + 1
+                self.metrics.train(report.step, epoch, lr, self.means.take())
+        return stop, save
 
     def _skipped(self, report: Report) -> None:
         ids = _from_all(report.image_ids)
-        enough = self.counter.count(True)
         what = ", ".join(f"{name} {value:g}" for name, value in report.losses.items())
-        text = f"step {report.step} skipped: {what}, gradient norm {report.norm:g}; images {ids}"
-        LOGGER.warning(text)
-        self.journal.metrics(step=report.step, skipped=self.counter.total, images=ids)
-        if enough:
-            in_a_row, self.counter.in_a_row = self.counter.in_a_row, 0  # a resumed run gets as many trials
+        norm = report.gradient_norm
+        LOGGER.warning("step %d skipped: %s, gradient norm %g; images %s", report.step, what, norm, ids)
+        self.metrics.skipped(report.step, skipped=self.position.skipped, images=ids)
+        in_a_row = self.position.skipped_in_a_row
+        if in_a_row >= self.config.max_skipped:
+            self.position.skipped_in_a_row = 0  # a resumed run gets as many trials
             # Later steps may be on their way; none of them changed anything either, or the count would have ended.
             self._save()
-            lr = self.config.peak_lr()
             raise TrainingStopped(
                 f"stopped at step {report.step}: {in_a_row} steps in a row gave no finite loss or gradient. The "
                 f"weights are those before them, in {self.checkpoints.last}. See images {ids[:8]}, try a lower --lr "
-                f"(it is {lr:g}), a lower --clip-norm, or --precision fp32"
+                f"(it is {self.config.peak_lr():g}), a lower --clip-norm, or --precision fp32"
             )
 
-    def _log(self, step: int) -> None:
-        lr = self.config.peak_lr() * lr_factor(self.config.schedule, step - 1, self.total)
-        means = self.means.take()
-        self.journal.metrics(step=step, epoch=(step - 1) // self.batches.steps + 1, lr=lr, **means)
-        self.journal.scalars("train", {**means, "lr": lr}, step)
-
     def _show(self, images_per_second: float) -> None:
-        losses = {name: self.means.sums[name] / self.means.steps for name in LOSSES if self.means.steps}
+        losses = {name: value for name, value in self.means.now().items() if name != "gradient_norm"}
         self.progress.update(self.position.step, losses, images_per_second)
 
     def _save(self) -> bool:
         """Write a checkpoint; true if a report that had to be read for it wants to stop."""
-        stop = self._read(keep=0)
+        stop, _ = self._read(keep=0)
         if self.main:
-            self.checkpoints.save(self.stepper.evaluated._save_pretrained, self.stepper.state(), self._noted())
+            self.checkpoints.save(self._write_model, self.stepper.state(), self._noted())
         self.last_save = time.monotonic()
         return stop
 
+    def _write_model(self, folder: Path) -> None:
+        save(self.stepper.evaluated, folder)
+
     def _noted(self) -> dict[str, Any]:
-        self.position.skipped = self.counter.total
-        self.position.skipped_in_a_row = self.counter.in_a_row
         self.position.means = dataclasses.asdict(self.means)
-        self.position.metrics_bytes = self.journal.size()
+        self.position.metrics_bytes = self.metrics.size()
         return dataclasses.asdict(self.position)
 
     def _evaluate(self, epoch: int) -> None:
@@ -261,8 +268,7 @@ class Loop:
                 interrupted=None if is_distributed() else lambda: self.interrupted,
             )
             ap = figures["AP"]
-            self.journal.metrics(step=self.position.step, epoch=epoch, split="val", **figures)
-            self.journal.scalars("val", {k: v for k, v in figures.items() if isinstance(v, float)}, self.position.step)
+            self.metrics.evaluation(self.position.step, epoch, figures)
             LOGGER.info(
                 "epoch %d: AP %.3f  AP50 %.3f  AP75 %.3f  S %.3f  M %.3f  L %.3f",
                 *(epoch, ap, figures["AP50"], figures["AP75"], figures["APs"], figures["APm"], figures["APl"]),
@@ -271,7 +277,7 @@ class Loop:
         if ap > self.position.best or ap < 0 or not self.position.best_epoch:
             self.position.best, self.position.best_epoch = ap, epoch
             if self.main:
-                replace_folder(self.folder / "best", self.stepper.evaluated._save_pretrained)
+                replace_folder(self.folder / "best", self._write_model)
         self.position.evaluated = epoch
         if self.main:
             self.checkpoints.note(self._noted())

@@ -10,8 +10,9 @@ from torch import Tensor
 from detectors.data import DetectionDataset
 from detectors.drawing import compare
 from detectors.models.ssd import SSD
+from detectors.saving import load
 from detectors.training.evaluation import CocoResult, detect
-from detectors.training.run_log import METRICS, read_lines
+from detectors.training.metrics import METRICS, read_lines
 
 
 def draw_results(folder: Path, val: DetectionDataset | None, device: torch.device, *, write: bool) -> None:
@@ -23,7 +24,7 @@ def draw_results(folder: Path, val: DetectionDataset | None, device: torch.devic
         draw_curves(read_lines(folder / METRICS), folder / "curves.png")
     if val is None:
         return
-    best = SSD.from_pretrained(folder / "best").to(device)
+    best = load(folder / "best", map_location=device)
     detections = detect(best, val)
     if write:
         draw_precision(CocoResult(val, detections), folder / "pr.png")

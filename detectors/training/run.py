@@ -5,32 +5,28 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from detectors.data import DetectionDataset, mosaic
 from detectors.models.ssd import SSD
+from detectors.models.zoo import create_detector
 from detectors.training.allocator import keep_freed_memory
+from detectors.training.backbone_weights import load_backbone_weights, package_for
 from detectors.training.config import TrainConfig, differences, given, read_config
-from detectors.training.journal import Journal
+from detectors.training.data import augmentation, fingerprint, open_datasets
 from detectors.training.loop import Loop
+from detectors.training.metrics import Metrics, Progress
 from detectors.training.pictures import draw_results
-from detectors.training.progress import Progress
 from detectors.training.run_log import (
     CONFIG,
     ENVIRONMENT,
     LOG,
+    LOGGER,
     RunLog,
     check_folder,
     environment,
     make_folder,
     write_json,
-)
-from detectors.training.setup import (
-    LOGGER,
-    augmentation,
-    build_detector,
-    fingerprint,
-    open_datasets,
-    resolve_device,
-    resolve_precision,
 )
 
 if TYPE_CHECKING:
@@ -98,11 +94,11 @@ def train(
 
 def _run(loop: Loop, accelerator: "Accelerator", log: RunLog) -> bool:
     config, position, main = loop.config, loop.position, accelerator.is_main_process
-    journal = Journal(loop.folder, step=position.step, metrics_bytes=position.metrics_bytes, enabled=main)
+    metrics = Metrics(loop.folder, step=position.step, metrics_bytes=position.metrics_bytes, enabled=main)
     progress = Progress(config.epochs, loop.batches.steps, first=position.step, enabled=main)
     if main:
         log.write_to(loop.folder / LOG)
-    log.screen.progress = progress
+    log.screen.show = progress.print
     with progress:
         LOGGER.info(
             "%s on %s: %d epochs of %d steps of %d images, %s, %s at %g",
@@ -110,12 +106,12 @@ def _run(loop: Loop, accelerator: "Accelerator", log: RunLog) -> bool:
             *(accelerator.mixed_precision.replace("no", "fp32"), config.optimizer, config.peak_lr()),
         )
         try:
-            finished = loop.run(journal, progress)
+            finished = loop.run(metrics, progress)
         except Exception as error:
             LOGGER.error("%s: %s", type(error).__name__, error)
             raise
         finally:
-            journal.close()
+            metrics.close()
         if not finished:
             LOGGER.warning("stopped at step %d by a signal: go on with --resume", position.step)
             return False
@@ -177,3 +173,56 @@ def check_data(before: dict[str, Any], train_set: DetectionDataset, val_set: Det
         changed = [f"{k} {then[k]!r}, now {now[k]!r}" for k in ("images", "boxes", "classes") if then[k] != now[k]]
         what = "; ".join(changed) or "as many images and boxes, but other ones"
         raise ValueError(f"the {split} data is not that of the run: it had {what}")
+
+
+def build_detector(config: TrainConfig, class_names: list[str]) -> SSD:
+    """The detector, with its backbone's ImageNet weights where they are to be had."""
+    assert config.model is not None  # by TrainConfig.check
+    torch.manual_seed(config.seed)
+    model = create_detector(
+        config.model,
+        len(class_names) + 1,
+        pretrained_backbone=config.pretrained,
+        class_names=class_names,
+        **config.detector_settings(),
+    )
+    backbone = str(model.config["backbone"]) if model.config else ""
+    source = config.backbone_weights
+    if source == "auto":
+        source = package_for(backbone) or "none"
+        if source == "none" and not config.pretrained:
+            LOGGER.warning("backbone %s starts from random weights: see --backbone-weights and --pretrained", backbone)
+    if source != "none" and not config.pretrained:
+        unused = load_backbone_weights(model.pyramid.backbone.body, source)
+        LOGGER.info("backbone %s starts from %s (%d keys without use)", backbone, source, len(unused))
+    if config.batch_norm == "sync":
+        if not torch.cuda.is_available() or config.device == "cpu":
+            raise ValueError("--batch-norm sync needs CUDA: on the CPU use frozen, or batch")
+        from timm.layers import convert_sync_batchnorm
+
+        model = convert_sync_batchnorm(model)
+    return model
+
+
+def resolve_device(config: TrainConfig) -> torch.device:
+    """The device of this process.
+
+    Raises:
+        ValueError: for `cuda` where there is none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda, but torch sees no CUDA GPU here: use --device cpu")
+    return torch.device("cpu" if config.device == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def resolve_precision(config: TrainConfig, device: torch.device) -> str:
+    """fp32, bf16 or fp16.
+
+    Raises:
+        ValueError: for fp16 on the CPU.
+    """
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ValueError("--precision fp16 needs CUDA: on the CPU use bf16 or fp32")
+    if config.precision is not None:
+        return config.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

@@ -8,20 +8,16 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from detectors.training.progress import Progress
+from detectors.atomic import write_atomically
 
-CONFIG, METRICS, SPEED, LOG, ENVIRONMENT = (
-    "config.json",
-    "metrics.jsonl",
-    "speed.jsonl",
-    "train.log",
-    "environment.json",
-)
+CONFIG, LOG, ENVIRONMENT = "config.json", "train.log", "environment.json"
+LOGGER = logging.getLogger("detectors.training")
 _PACKAGES = ("feature-pyramids", "torch", "torchvision", "timm", "numpy", "accelerate", "faster-coco-eval", "pillow")
 
 
@@ -56,13 +52,13 @@ def make_folder(folder: Path) -> None:
 class RunLog:
     """The log of training on the screen and, once there is a folder, in a file, with what was said before.
 
-    A context manager. `progress` may be set, for lines to appear above its bar.
+    A context manager. `screen.show` may be set, for lines to appear above a progress bar.
     """
 
     def __init__(self, enabled: bool) -> None:
-        self._logger = logging.getLogger("detectors.training")
+        self._logger = LOGGER
         self._before = (self._logger.handlers, self._logger.level)
-        self.screen = _Screen(Progress(1, 1, enabled=enabled))
+        self.screen = _Screen(_print if enabled else _silent)
         # Holds lines back until there is a file for them.
         self._memory = logging.handlers.MemoryHandler(1_000_000, logging.CRITICAL + 1, flushOnClose=False)
         self._file: logging.FileHandler | None = None
@@ -88,20 +84,27 @@ class RunLog:
 
 
 class _Screen(logging.Handler):
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__()
-        self.progress = progress
+        self.show = show
 
     def emit(self, record: logging.LogRecord) -> None:
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        self.progress.say(mark + record.getMessage())
+        self.show(mark + record.getMessage())
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _silent(text: str) -> None:
+    pass
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write JSON so that the file is whole whenever it is there."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(file)
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomically(file, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def environment() -> dict[str, Any]:
@@ -123,35 +126,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-class JsonLines:
-    """A file of one JSON object a line, which can be cut back to where a checkpoint knew it."""
-
-    def __init__(self, file: Path, size: int | None = None) -> None:
-        """Append to `file`, cut to `size` bytes if given."""
-        self._stream = file.open("ab")
-        if size is not None:
-            if self._stream.tell() < size:
-                raise ValueError(f"{file} has {self._stream.tell()} bytes, but its checkpoint knew {size}")
-            self._stream.truncate(size)
-            self._stream.seek(size)
-
-    def write(self, **values: Any) -> None:
-        self._stream.write(json.dumps(values).encode() + b"\n")
-        self._stream.flush()
-
-    def size(self) -> int:
-        """Bytes so far, all of them on the disk."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        return self._stream.tell()
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; an unfinished last line is left out."""
-    lines = file.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines[:-1]]

@@ -1,30 +1,41 @@
-"""One optimizer step: in parts, processes and any precision, and without a trace if it goes wrong."""
+"""One optimizer step: in parts, in several processes, in any precision, and without a trace if it goes wrong.
+
+A step that is not finite changes nothing: weights, average, optimizer and batch-norm statistics stay as they were. The
+host does not wait for that verdict: it is a scalar on the device, which every later operation takes into account.
+
+The average of the weights: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+"""
 
 import contextlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from detectors.models.ssd import SSD
 from detectors.training.config import TrainConfig
-from detectors.training.data import Batch
-from detectors.training.distributed import any_process, is_distributed, mean_positives
-from detectors.training.ema import WeightAverage
-from detectors.training.guard import BufferGuard, gradient_norm
-from detectors.training.optimizer import GuardedOptimizer
+from detectors.training.data import Batch, is_distributed
 from detectors.training.schedule import lr_factor
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+M = TypeVar("M", bound=nn.Module)
+
 LOSSES = ["bbox_regression", "classification"]
+# What a step reports: losses and the norm of the gradient, then flags: 1 where any process says so.
+VALUES = [*LOSSES, "gradient_norm", "skipped", "stop", "save"]
+
+_SLOTS = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq", "step")}
+_WEIGHT_DECAY = {"sgd": 5e-4, "adamw": 0.05}
 
 
 class Stepper:
-    """Holds what a step changes: the model, its average, the optimizer and the gradient scaler of fp16.
+    """All that a step changes: the model, its average, the optimizer and the gradient scaler of fp16.
 
     Args:
         model: the bare detector, on its device.
@@ -39,8 +50,6 @@ class Stepper:
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
         self.average = WeightAverage(model, config.ema) if config.ema else None
-        if is_distributed():
-            model.loss.reduce_positives = mean_positives
         if config.checkpoint_activations:
             from detectors.training.activations import checkpoint_activations
 
@@ -54,48 +63,70 @@ class Stepper:
         # On another name: DDP wraps, and the bare model stays what is averaged and saved.
         self.wrapped: nn.Module = accelerator.prepare_model(model)
 
-    def __call__(self, step: int, parts: Sequence[Batch], stop: bool) -> Tensor:
-        """Take step number `step`, from 0, with its parts; gives what `Reports.push` takes."""
-        device = self.accelerator.device
+    def __call__(self, step: int, parts: Sequence[Batch], *, stop: bool = False, save: bool = False) -> Tensor:
+        """Take step number `step`, from 0, with its parts; returns `VALUES` on the device.
+
+        `stop` and `save` are this process's wishes; what returns is 1 where any process has one.
+        """
         # Dropout and the like depend on the step alone, so there is no random state to save.
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 64 + self.accelerator.process_index)
         self.buffers.remember()
-        losses = torch.zeros(len(LOSSES), device=device)
-        for index, part in enumerate(parts):
-            last = index == len(parts) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                images, targets = part.to(device, self.memory_format)
-                with self.accelerator.autocast():
-                    found = self.wrapped(images, targets)
-                values = torch.stack([found[name].float() for name in LOSSES]) / len(parts)
-                self.accelerator.backward(values.sum())
-                losses += values.detach()
-        return self._update(step, losses, stop)
+        losses, positives = self._backward(parts)
 
-    @torch.no_grad()
-    def _update(self, step: int, losses: Tensor, stop: bool) -> Tensor:
+        # The parts' losses are per image. A step's are per positive of all images in all parts and processes.
+        images = sum(len(part.counts) for part in parts)
+        scale = images / _mean_over_processes(positives).clamp(min=1 / self.accelerator.num_processes)
+        losses = _mean_over_processes(losses) * scale
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer.inner)
-        parameters = [p for p in self.optimizer.parameters if p.grad is not None]
-        norm = gradient_norm(parameters)
+        parameters = [p for p in self.optimizer.named.values() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, scale)
+        norm = get_total_norm(gradients, foreach=True).float()
+
         finite = losses.sum().isfinite() & norm.isfinite()
-        flags = torch.stack([(~finite).float(), torch.full_like(norm, float(stop))])
-        any_process(flags)
+        flags = torch.stack([(~finite).float(), torch.full_like(norm, float(stop)), torch.full_like(norm, float(save))])
+        if is_distributed():
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
         skip = flags[0]
         if self.config.clip_norm:
             clip_grads_with_norm_(parameters, self.config.clip_norm, norm, foreach=True)
-        lr = self.config.peak_lr() * lr_factor(self.config.schedule, step, self.total)
-        self.optimizer.step(lr, skip)
+        self.optimizer.step(self.config.peak_lr() * lr_factor(self.config.schedule, step, self.total), skip)
         if self.scaler is not None:
             self.scaler.update()
-        self.optimizer.zero_grad()
         self.buffers.restore_if(skip > 0)
         if self.average is not None:
             self.average.update(self.model, step, skip)
-        if is_distributed():
-            torch.distributed.all_reduce(losses)
-            losses /= self.accelerator.num_processes
         return torch.cat([losses, norm[None], flags])
+
+    def _backward(self, parts: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+        """Gradients of all parts, for losses per image; these losses, and the number of positives of this process."""
+        device = self.accelerator.device
+        losses, positives = torch.zeros(len(LOSSES), device=device), torch.zeros((), device=device)
+        images = sum(len(part.counts) for part in parts)  # as many in every process
+
+        def per_image(count: Tensor) -> Tensor:
+            positives.add_(count)
+            return torch.full_like(count, images)
+
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            # Processes add up their gradients once, in the backward pass of the last part.
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                batch, targets = part.to(device, self.memory_format)
+                self.model.loss.reduce_positives = per_image
+                with self.accelerator.autocast():
+                    found = self.wrapped(batch, targets)
+                self.model.loss.reduce_positives = None
+                values = torch.stack([found[name].float() for name in LOSSES])
+                backward = values.sum() if self.scaler is None else self.scaler.scale(values.sum())
+                backward.backward()
+                losses += values.detach()
+        return losses, positives
+
+    def train(self) -> None:
+        """Training mode."""
+        self.model.train()
 
     @property
     def evaluated(self) -> SSD:
@@ -135,3 +166,118 @@ class Stepper:
         if self.scaler is not None:
             scale, growth = state["scaler"].tolist()
             self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(growth)})
+
+
+def _mean_over_processes(values: Tensor) -> Tensor:
+    if not is_distributed():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+class WeightAverage(Generic[M]):
+    """Exponential moving average of a model's weights and statistics, which evaluates better than the last weights.
+
+    The decay rises with the number of updates, (1 + n) / (10 + n) up to `decay`, so that a short run forgets its start.
+    Integer buffers are copied.
+
+    >>> model = nn.Linear(1, 1)
+    >>> average = WeightAverage(model, decay=0.999)
+    >>> average.update(model, number=0, skip=torch.zeros(()))
+    >>> torch.equal(average.model.weight, model.weight)
+    True
+    """
+
+    def __init__(self, model: M, decay: float) -> None:
+        self.model: M = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: M, number: int, skip: Tensor) -> None:
+        """Move towards `model` after update `number`, counted from 0, unless `skip`, a float32 scalar, is 1."""
+        weight = (1 - min(self.decay, (1 + number) / (10 + number))) * (1 - skip)
+        current = model.state_dict()
+        pairs = [(average, current[name].detach()) for name, average in self.model.state_dict().items()]
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        averages, targets = [pair[0] for pair in floating], [pair[1] for pair in floating]
+        steps = torch._foreach_sub(targets, averages)
+        torch._foreach_mul_(steps, weight)
+        torch._foreach_add_(averages, steps)
+        for average, target in pairs:
+            if not average.is_floating_point():
+                average.copy_(target)
+
+
+class BufferGuard:
+    """Takes back what a forward pass did to a model's buffers, that is to batch-norm statistics."""
+
+    def __init__(self, model: nn.Module) -> None:
+        names = {name for name, _ in model.named_parameters()}
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            if name not in names:
+                kinds.setdefault(tensor.dtype, []).append(tensor)
+        self._groups = list(kinds.values())
+        self._saved: list[Tensor] = []
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        self._saved = [torch.cat([tensor.flatten() for tensor in group]) for group in self._groups]
+
+    @torch.no_grad()
+    def restore_if(self, bad: Tensor) -> None:
+        """Back to what was remembered where `bad`, a bool scalar on the device, is true."""
+        for group, saved in zip(self._groups, self._saved):
+            now = torch.cat([tensor.flatten() for tensor in group])
+            kept = torch.where(bad, saved, now).split([tensor.numel() for tensor in group])
+            torch._foreach_copy_(group, [part.view_as(tensor) for part, tensor in zip(kept, group)])
+
+
+class GuardedOptimizer:
+    """SGD or AdamW, fused, which skips a step without the host looking at its numbers.
+
+    Norms and biases are not decayed. The state exists from the start: a skipped first step must not leave it
+    uninitialized, and a resumed run fills it in place. State is kept by the names of parameters.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.kind = config.optimizer
+        decay = _WEIGHT_DECAY[config.optimizer] if config.weight_decay is None else config.weight_decay
+        groups = [
+            {"params": [p for p in self.named.values() if p.dim() > 1], "weight_decay": decay},
+            {"params": [p for p in self.named.values() if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        lr = config.peak_lr()
+        if self.kind == "sgd":
+            self.inner: torch.optim.Optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
+        else:
+            self.inner = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), fused=True)
+        for parameter in self.named.values():
+            for slot in _SLOTS[self.kind]:
+                scalar = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                self.inner.state[parameter][slot] = scalar if slot == "step" else torch.zeros_like(parameter)
+
+    def step(self, lr: float, skip: Tensor) -> None:
+        """Update at this learning rate unless `skip`, a float32 scalar on the device, is 1; gradients are let go."""
+        for group in self.inner.param_groups:
+            group["lr"] = lr
+        # The fused kernels read this as they do under a gradient scaler.
+        self.inner.found_inf = skip  # type: ignore[attr-defined]
+        self.inner.step()
+        self.inner.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor of the state as `parameter:slot`."""
+        return {
+            f"{name}:{slot}": self.inner.state[parameter][slot]
+            for name, parameter in self.named.items()
+            for slot in _SLOTS[self.kind]
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Fill the state in place, so that memory formats stay."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])

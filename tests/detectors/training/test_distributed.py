@@ -1,6 +1,9 @@
-"""Two processes equal one with the same images a step, and evaluation deals out every image once."""
+"""Processes and parts equal one that takes the whole batch, wait for each other, and evaluate every image once."""
 
+import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,8 +11,12 @@ import torch
 from safetensors.torch import load_file
 from training_runs import evaluate_into, in_process, in_processes, tiny_config, train_until, write_data
 
-from detectors.training.distributed import StepBatches
-from detectors.training.run import train
+from detectors.training import run
+from detectors.training.checkpoint import Checkpoints
+from detectors.training.config import TrainConfig
+from detectors.training.data import Batch, StepBatches
+from detectors.training.run import make_accelerator, train
+from detectors.training.step import Stepper
 
 NEVER = ("never", 0)
 
@@ -90,3 +97,95 @@ def test_fewer_images_than_a_step_make_a_smaller_step(tmp_path: Path) -> None:
     config = tiny_config(write_data(tmp_path / "data", train=3, val=1), tmp_path / "run", batch_size=8, epochs=1)
     assert train(config)
     assert "3 images make a batch of 3" in (config.output / "train.log").read_text()
+
+
+def step_of(parts: list[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """What one step of plain gradient descent reports, and the gradient that it took."""
+    from detectors import create_detector
+
+    torch.manual_seed(0)
+    model = create_detector(
+        "ssd", 4, backbone="test_resnet", neck="fpn", out_channels=16, image_size=64, frozen_batch_norm=True
+    )
+    config = TrainConfig(optimizer="sgd", lr=1.0, weight_decay=0, clip_norm=0, schedule="paper", ema=0, device="cpu")
+    stepper = Stepper(model.train(), config, make_accelerator(config), total=1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    values = stepper(0, parts)
+    return values, {name: before[name] - p.detach() for name, p in model.named_parameters()}
+
+
+def test_a_step_in_parts_is_the_step_of_the_whole_batch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    counts = [6, 5, 1, 0]  # the first part has most of the boxes
+    images = torch.rand(4, 3, 64, 64, generator=generator)
+    corner = torch.rand(sum(counts), 2, generator=generator) * 30
+    boxes = torch.cat([corner, corner + 8 + 20 * torch.rand(sum(counts), 2, generator=generator)], dim=1)
+    labels = torch.randint(1, 4, (sum(counts),), generator=generator)
+    regions = torch.tensor([[0.0, 0, 20, 64], [40, 40, 64, 64]])  # to ignore, in the second and in the last image
+    whole = Batch(images, boxes, labels, counts, [1, 2, 3, 4], regions, [0, 1, 0, 1])
+    parts = [
+        Batch(images[:2], boxes[:11], labels[:11], counts[:2], [1, 2], regions[:1], [0, 1]),
+        Batch(images[2:], boxes[11:], labels[11:], counts[2:], [3, 4], regions[1:], [0, 1]),
+    ]
+    (values, gradient), (values_of_parts, gradient_of_parts) = step_of([whole]), step_of(parts)
+    torch.testing.assert_close(values_of_parts, values, rtol=1e-5, atol=1e-5)
+    for name, expected in gradient.items():
+        torch.testing.assert_close(gradient_of_parts[name], expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def run_with_a_bad_step(config: TrainConfig, terminate: bool) -> None:
+    """Train with a second step that is not finite, at which process 1 alone is due for a checkpoint or terminated."""
+    second = os.environ["RANK"] == "1"
+    config = dataclasses.replace(config, checkpoint_minutes=0.0 if second else 1e6)
+    call = Stepper.__call__
+
+    def spoiled(self: Stepper, step: int, parts: list[Batch], *args: object, **wishes: object) -> torch.Tensor:
+        if step == 1:
+            parts[0].images[0, 0, 0, 0] = torch.nan
+            if second and terminate:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return call(self, step, parts, *args, **wishes)
+
+    Stepper.__call__ = spoiled  # type: ignore[method-assign, assignment]
+    assert train(config) is not terminate
+
+
+@pytest.mark.parametrize("terminate", [False, True])
+def test_processes_do_not_wait_for_each_other_for_ever(data: Path, tmp_path: Path, terminate: bool) -> None:
+    config = tiny_config(data, tmp_path / "run", batch_size=2, epochs=1)
+    in_processes(2, run_with_a_bad_step, config, terminate, seconds=120)
+    _, _, position = Checkpoints(tmp_path / "run").load()
+    assert position["skipped"] == 1
+    assert position["step"] == (3 if terminate else 4)
+
+
+def count_decoded(config: TrainConfig, folder: Path) -> None:
+    """Open the data and write how many times this process decoded a picture for it."""
+    from detectors.data import records
+
+    probe, decoded = records.probe_image, []
+    records.probe_image = lambda path: decoded.append(path) or probe(path)  # type: ignore[func-returns-value]
+    make_accelerator(config)
+    train_set, val_set = run.open_datasets(config)
+    sizes = [len(train_set), len(val_set or []), sum(len(record.labels) for record in train_set.records)]
+    (folder / os.environ["RANK"]).write_text(json.dumps([len(decoded), *sizes]))
+
+
+def test_one_process_decodes_the_data_for_all(data: Path, tmp_path: Path) -> None:
+    in_processes(2, count_decoded, tiny_config(data, tmp_path / "run"), tmp_path)
+    (first, *one), (second, *two) = (json.loads((tmp_path / rank).read_text()) for rank in "01")
+    assert (first, second) == (13, 0)
+    assert one == two
+    assert one[:2] == [8, 5]
+
+
+def open_missing(config: TrainConfig, folder: Path) -> None:
+    make_accelerator(config)
+    with pytest.raises(FileNotFoundError, match="there is no data folder"):
+        run.open_datasets(config)
+    (folder / os.environ["RANK"]).touch()
+
+
+def test_all_processes_say_that_there_is_no_data(tmp_path: Path) -> None:
+    in_processes(2, open_missing, tiny_config(tmp_path / "nowhere", tmp_path / "run"), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}

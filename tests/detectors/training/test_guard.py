@@ -11,13 +11,10 @@ from training_runs import tiny_config
 from detectors import create_detector
 from detectors.training import TrainConfig
 from detectors.training.data import Batch
-from detectors.training.distributed import mean_positives
-from detectors.training.ema import WeightAverage
 from detectors.training.failures import TrainingStopped
-from detectors.training.optimizer import GuardedOptimizer
-from detectors.training.reports import Means
+from detectors.training.metrics import Means
 from detectors.training.run import make_accelerator, train
-from detectors.training.step import Stepper
+from detectors.training.step import GuardedOptimizer, Stepper, WeightAverage
 
 
 def make_stepper(optimizer: str, **changes: Any) -> Stepper:
@@ -52,12 +49,12 @@ def test_bad_step_leaves_everything_untouched(optimizer: str, first: bool, bad: 
     if not first:
         stepper(0, [make_batch()], stop=False)
     before = {name: tensor.clone() for name, tensor in stepper.state().items()}
-    *_, skipped, stop = stepper(1, [make_batch(bad)], stop=False).tolist()
-    assert (skipped, stop) == (1, 0)
+    *_, skipped, stop, save = stepper(1, [make_batch(bad)], stop=False).tolist()
+    assert (skipped, stop, save) == (1, 0, 0)
     after = stepper.state()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    *_, skipped, stop = stepper(2, [make_batch()], stop=True).tolist()
-    assert (skipped, stop) == (0, 1)
+    *_, skipped, stop, save = stepper(2, [make_batch()], stop=True).tolist()
+    assert (skipped, stop, save) == (0, 1, 0)
     now = stepper.state()
     assert all(tensor.isfinite().all() for tensor in now.values())
     moved = {name.split("/")[0] for name in before if not torch.equal(before[name], now[name])}
@@ -66,7 +63,7 @@ def test_bad_step_leaves_everything_untouched(optimizer: str, first: bool, bad: 
 
 def test_bad_gradient_alone_is_enough() -> None:
     stepper = make_stepper("adamw")
-    parameter = next(iter(stepper.optimizer.parameters))
+    parameter = next(iter(stepper.optimizer.named.values()))
     parameter.register_hook(lambda gradient: gradient * torch.nan)
     before = {name: tensor.clone() for name, tensor in stepper.state().items()}
     report = stepper(0, [make_batch()], stop=False)
@@ -85,10 +82,10 @@ def test_bad_part_spoils_the_whole_step() -> None:
 def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     call = Stepper.__call__
 
-    def spoiled(self: Stepper, step: int, parts: list[Batch], stop: bool) -> torch.Tensor:
+    def spoiled(self: Stepper, step: int, parts: list[Batch], **wishes: bool) -> torch.Tensor:
         if step in steps:
             parts[0].images[0, 0, 0, 0] = torch.nan
-        return call(self, step, parts, stop)
+        return call(self, step, parts, **wishes)
 
     monkeypatch.setattr(Stepper, "__call__", spoiled)
 
@@ -146,9 +143,3 @@ def test_means_start_over_when_taken() -> None:
     means.add({"loss": 3.0})
     assert means.take() == {"loss": 2.0}
     assert means.take() == {}
-
-
-def test_divisor_of_several_processes_is_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.add_(9))
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    assert mean_positives(torch.tensor(1.0)) == 5

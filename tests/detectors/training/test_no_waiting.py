@@ -14,7 +14,7 @@ from detectors import create_detector
 from detectors.models.loss import DetectionLoss, FocalLoss, MultiBoxLoss
 from detectors.training import TrainConfig
 from detectors.training.data import Batch
-from detectors.training.step import LOSSES, Stepper
+from detectors.training.step import VALUES, Stepper
 
 COUNTS = [3, 0, 1, 2]
 
@@ -80,7 +80,7 @@ def test_a_step_reads_no_value(optimizer: str, loss: DetectionLoss) -> None:
         for step in range(2):
             report = stepper(step, batches, stop=False)
     assert report.isfinite().all()
-    assert report.shape == (len(LOSSES) + 3,)
+    assert report.shape == (len(VALUES),)
 
 
 READS = {

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -105,21 +106,22 @@ def as_rank(rank: int, world: int, port: int, target: Callable[..., None], *args
     torch.distributed.destroy_process_group()
 
 
-def in_processes(world: int, target: Callable[..., None], *args: Any) -> None:
-    """Run a function in several processes of a group; an exit code other than 0 is an error."""
+def in_processes(world: int, target: Callable[..., None], *args: Any, seconds: float = 200) -> None:
+    """Run a function in several processes of a group; an error if one ends otherwise than with 0, or not in time."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     port = free_port()
     processes = [context.Process(target=as_rank, args=(rank, world, port, target, *args)) for rank in range(world)]
     for process in processes:
         process.start()
+    end = time.monotonic() + seconds
     for process in processes:
-        process.join(200)
+        process.join(max(end - time.monotonic(), 0))
     codes = [process.exitcode for process in processes]
     for process in processes:
         if process.is_alive():
             process.kill()
-    if any(codes):
+    if codes != [0] * world:
         raise RuntimeError(f"{target.__name__} ended with {codes}")
 
 
