@@ -5,7 +5,7 @@ Everything is read off `feature_info` and `output_fmt`, nothing off names.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from timm.models import FeatureInfo
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from .neck import Size
 from .resample import Resample
-from .weightless import needs_data, run_on_zeros, run_without_data
+from .unused import cut_unused, unused_parameters
+from .weightless import hooks_of, run_twin
 
 
 class Tap(NamedTuple):
@@ -30,9 +31,12 @@ class Backbone(nn.Module):
     """Maps of a body, converted to NCHW and brought to the strides that were asked for, finest first.
 
     Args:
-        body: a module that turns images into a list of maps, as timm's `features_only` models do.
+        body: a module that turns images into maps, as timm's `features_only` models do. A list, a tuple, a generator,
+            the values of a dict in their order, a single map and the `feature_maps` of transformers' backbones serve.
         taps: the map of the body that each output comes from.
         strides: the stride of each output.
+        num_maps: how many maps the body gives.
+        image_channels: channels of the images, 3 for RGB.
 
     >>> import torch
     >>> from pyramids.source import create_backbone
@@ -45,25 +49,37 @@ class Backbone(nn.Module):
 
     feature_info: FeatureInfo
 
-    def __init__(self, body: nn.Module, taps: Sequence[Tap], strides: Sequence[int]) -> None:
+    def __init__(
+        self, body: nn.Module, taps: Sequence[Tap], strides: Sequence[int], num_maps: int, *, image_channels: int = 3
+    ) -> None:
         super().__init__()
         self.body = body
         self.taps = tuple(taps)
+        self.num_maps = num_maps
+        self.image_channels = image_channels
         self.known_sizes: dict[Size, list[Size]] = {}
+        self.cut: tuple[str, ...] = tuple(f"body.{name}" for name in getattr(body, "cut", ()))
+        """Names of the modules, parameters and buffers that were taken out, see `cut_unused`."""
         self.resample = nn.ModuleList(Resample(tap.channels, tap.stride, s) for tap, s in zip(taps, strides))
         info = [
             {"num_chs": resample.out_channels, "reduction": stride, "module": f"resample.{i}"}
             for i, (resample, stride) in enumerate(zip(self.resample, strides))
         ]
         self.feature_info = FeatureInfo(info, out_indices=tuple(range(len(info))))
+        self.own_hooks = hooks_of(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images `(N, 3, H, W)` to maps `(N, C_i, H_i, W_i)`, finest first."""
-        if images.dim() != 4:
-            raise ValueError(f"images are (N, 3, H, W): got the shape {tuple(images.shape)}")
+        """Images `(N, image_channels, H, W)` to maps `(N, C_i, H_i, W_i)`, finest first."""
+        if images.dim() != 4 or images.shape[1] != self.image_channels:
+            raise ValueError(f"images are (N, {self.image_channels}, H, W): got the shape {tuple(images.shape)}")
         if not images.is_floating_point():
             raise TypeError(f"images are floating-point numbers: got {images.dtype}")
-        maps = self.body(images)
+        maps = _listed(self.body(images))
+        if len(maps) != self.num_maps:
+            raise ValueError(
+                f"the backbone {type(self.body).__name__} gives {_count(len(maps))}, its feature_info describes "
+                f"{self.num_maps}"
+            )
         features = []
         for tap, resample in zip(self.taps, self.resample):
             x = maps[tap.place].permute(0, 3, 1, 2) if tap.nhwc else maps[tap.place]
@@ -73,7 +89,7 @@ class Backbone(nn.Module):
     def output_sizes(self, image_size: Size) -> list[Size]:
         """Exact sizes `(height, width)` of the maps for images of `image_size`, found without computing them.
 
-        Found once a size, and remembered.
+        Found once a size, and remembered. A copy of the model runs, so that this one may be in use meanwhile.
 
         Raises:
             ValueError: where the body does not take images of this size; says why.
@@ -81,18 +97,64 @@ class Backbone(nn.Module):
         height, width = image_size
         if (height, width) not in self.known_sizes:
             try:
-                self.known_sizes[height, width] = self._find_sizes(image_size)
+                _, maps = run_twin(self, self.own_hooks, (height, width), self.image_channels)
             except Exception as error:  # whatever timm's many models raise
                 raise ValueError(f"the backbone does not take {height}x{width} images: {reason(error)}") from error
+            self.known_sizes[height, width] = [(x.shape[2], x.shape[3]) for x in maps]
         return list(self.known_sizes[height, width])
 
-    def _find_sizes(self, image_size: Size) -> list[Size]:
+    def cut_unused(self, image_size: Size) -> None:
+        """Cut what no map depends on out of the body, in place: whole stages, whose parameters would get no gradient.
+
+        The maps stay as they are, and so do the names in the state dict. A state dict from before the cut still loads.
+
+        Args:
+            image_size: a size that the body takes.
+        """
+        self.cut += tuple(cut_unused(self, self.own_hooks, image_size, self.image_channels))
+
+    def is_cut(self, name: str) -> bool:
+        """Whether a name of this module's state dict from before the cut is of a part that was cut."""
+        return any(name == cut or name.startswith(f"{cut}.") for cut in self.cut)
+
+    @property
+    def unused_parameters(self) -> list[str]:
+        """Names of the parameters that no map depends on, which get no gradient. Empty unless they cannot be cut."""
+        size = next(filter(self._takes, [*self.known_sizes, *likely_sizes(self.body)]), None)
+        if size is None:
+            raise ValueError("no image size is known that the backbone takes: call output_sizes once before")
+        return unused_parameters(self, self.own_hooks, size, self.image_channels)
+
+    def _takes(self, image_size: Size) -> bool:
         try:
-            return run_without_data(self, image_size)
-        except Exception as error:
-            if needs_data(error) and not any(p.is_meta for p in self.parameters()):
-                return run_on_zeros(self, image_size)
-            raise
+            return bool(self.output_sizes(image_size))
+        except ValueError:
+            return False
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in [n for n in state_dict if n.startswith(prefix) and self.is_cut(n.removeprefix(prefix))]:
+            del state_dict[name]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _listed(maps: Any) -> list[Tensor]:
+    maps = getattr(maps, "feature_maps", maps)  # transformers' BackboneOutput
+    if isinstance(maps, Tensor):
+        return [maps]
+    return list(maps.values() if isinstance(maps, Mapping) else maps)
+
+
+def _count(maps: int) -> str:
+    return "1 map" if maps == 1 else f"{maps} maps"
+
+
+def likely_sizes(body: nn.Module) -> list[Size]:
+    """Image sizes that a body probably takes: those that it says it was built for first."""
+    config: Any = getattr(body, "pretrained_cfg", None) or {}
+    declared: Any = config["input_size"][1:] if "input_size" in config else None
+    declared = declared or getattr(getattr(body, "config", None), "image_size", None)
+    sides = [declared] if declared else []
+    return [(side, side) if isinstance(side, int) else (side[0], side[1]) for side in [*sides, 224, 256, 384, 512]]
 
 
 def reason(error: BaseException) -> str:
@@ -118,13 +180,38 @@ def choose_taps(reductions: Sequence[int], strides: Sequence[int]) -> list[int]:
     return [deepest[min(deepest, key=lambda r: (abs(math.log2(r / stride)), r))] for stride in strides]
 
 
-def wrap(body: nn.Module, strides: Sequence[int]) -> Backbone:
-    """A `Backbone` of the given strides from a module that gives the maps which its `feature_info` describes."""
+def wrap(body: nn.Module, strides: Sequence[int], *, image_channels: int | None = None) -> Backbone:
+    """A `Backbone` of the given strides from a module that gives the maps which its `feature_info` describes.
+
+    Without `image_channels` they are read off the body, see `channels_of_images`.
+    """
     info: Any = body.feature_info
     reductions, channels = info.reduction(), info.channels()
     nhwc = str(getattr(body, "output_fmt", "NCHW")).endswith("NHWC")
     taps = [Tap(place, channels[place], reductions[place], nhwc) for place in choose_taps(reductions, strides)]
-    return Backbone(body, taps, strides)
+    if image_channels is None:
+        image_channels = channels_of_images(body)
+    return Backbone(body, taps, strides, len(reductions), image_channels=image_channels)
+
+
+def channels_of_images(body: nn.Module) -> int:
+    """Channels of the images that a body takes.
+
+    What the body says of itself (`in_chans`, or transformers' `config.num_channels`), else 3 unless only the channels
+    of its first convolution run.
+    """
+    for said in (getattr(body, "in_chans", None), getattr(getattr(body, "config", None), "num_channels", None)):
+        if isinstance(said, int):
+            return said
+    first = next((m.in_channels for m in body.modules() if isinstance(m, nn.Conv2d)), 3)
+    for channels in (3, first) if first != 3 else ():
+        for size in likely_sizes(body):
+            try:
+                run_twin(body, hooks_of(body), size, channels)
+            except Exception:  # whatever a body raises at what it does not take
+                continue
+            return channels
+    return 3
 
 
 def wrap_module(module: nn.Module, strides: Sequence[int]) -> Backbone:

@@ -60,6 +60,27 @@ class FeaturePyramid(nn.Module):
         """Stride of each map, finest first; nominal where a map has no constant ratio to the image."""
         return self.neck.out_strides
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images that the backbone takes, 3 for RGB."""
+        return self.backbone.image_channels
+
+    @property
+    def unused_parameters(self) -> list[str]:
+        """Names of the parameters that no map depends on, so that they get no gradient.
+
+        Empty for backbones given by name, whose unused stages are cut. Where it is not, `DistributedDataParallel` needs
+        `find_unused_parameters=True`.
+        """
+        return [f"backbone.{name}" for name in self.backbone.unused_parameters]
+
+    def is_cut(self, name: str) -> bool:
+        """Whether a name in an older state dict of this pyramid belongs to a stage that is cut now.
+
+        `load_state_dict` passes over such names; what counts parameters, as an optimizer's state, has to drop them.
+        """
+        return name.startswith("backbone.") and self.backbone.is_cut(name.removeprefix("backbone."))
+
     def output_sizes(self, image_size: Size) -> list[Size]:
         """Exact sizes `(height, width)` of the maps for images of `image_size`, finest first.
 
@@ -69,7 +90,7 @@ class FeaturePyramid(nn.Module):
         return self.neck.output_sizes(self.backbone.output_sizes(image_size))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images `(N, 3, H, W)` to maps `(N, out_channels[i], H_i, W_i)`, finest first."""
+        """Images `(N, image_channels, H, W)` to maps `(N, out_channels[i], H_i, W_i)`, finest first."""
         return self.neck(self.backbone(images))
 
     def as_torchvision(self, *, out_channels: int | None = None, per_map: bool = False) -> "TorchvisionBackbone":
@@ -116,7 +137,7 @@ class TorchvisionBackbone(nn.Module):
         self.out_channels: int | list[int] = widths if per_map else widths[0]
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Images `(N, 3, H, W)` to maps named "0", "1", ..., finest first."""
+        """Images `(N, image_channels, H, W)` to maps named "0", "1", ..., finest first."""
         maps = self.pyramid(images)
         return OrderedDict((str(i), project(x)) for i, (project, x) in enumerate(zip(self.project, maps)))
 

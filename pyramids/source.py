@@ -16,6 +16,7 @@ from torch import nn
 
 from .backbone import Backbone, choose_taps, reason, wrap, wrap_module
 from .neck import Size
+from .unused import prune_hooked
 from .weightless import needs_data, weightless
 
 # What timm's classes call the freedom to take images of other sizes than the one they were built for.
@@ -100,9 +101,12 @@ def _from_name(
             advice = f"the nearest size found that it takes is {fit[0]}x{fit[1]}: pass it as image_size"
         raise ValueError(f"{name!r} gives no maps of {size[0]}x{size[1]} images ({trial}); {advice}")
     if torch.get_default_device().type == "meta" and not pretrained:
-        return trial
-    backbone = wrap(timm.create_model(name, pretrained=pretrained, **sized(image_size)), strides)
-    backbone.known_sizes.update(trial.known_sizes)
+        backbone = trial
+    else:
+        model = prune_hooked(timm.create_model(name, pretrained=pretrained, **sized(image_size)))
+        backbone = wrap(model, strides, image_channels=trial.image_channels)
+        backbone.known_sizes.update(trial.known_sizes)
+    backbone.cut_unused(size)
     return backbone
 
 
@@ -117,7 +121,8 @@ def _on_meta(name: str, options: Mapping[str, Any]) -> nn.Module:
 def _trial(name: str, strides: Sequence[int], options: Mapping[str, Any], size: Size) -> Backbone | str:
     """The backbone without weights, its sizes for images of `size` known if they can be, or what stands in the way."""
     try:
-        backbone = wrap(_on_meta(name, options), strides)
+        model = prune_hooked(_on_meta(name, options))
+        backbone = wrap(model, strides, image_channels=_image_channels(model, options))
     except ValueError as error:
         return reason(error.__cause__ or error)
     try:
@@ -126,6 +131,11 @@ def _trial(name: str, strides: Sequence[int], options: Mapping[str, Any], size: 
         if not needs_data(error):
             return reason(error.__cause__ or error)
     return backbone
+
+
+def _image_channels(model: nn.Module, options: Mapping[str, Any]) -> int:
+    config: Any = model.pretrained_cfg
+    return int(options.get("in_chans", config["input_size"][0]))
 
 
 def accepted_arguments(model: type) -> set[str]:

@@ -3,15 +3,23 @@
 What costs time there and changes no shape is passed over, so that a trial of any timm model takes about a second.
 """
 
+import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .neck import Size
+
+# Per module, by name, the keys of its hooks.
+Hooks = Mapping[str, Sequence[int]]
+# Where torch keeps what runs at a module's call and in its backward pass.
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 # What initialization does in place.
 FILLS = {"uniform_", "normal_", "erfinv_", "mul_", "div_", "add_", "sub_", "clamp_", "fill_", "zero_", "copy_"}
@@ -37,47 +45,105 @@ class _ShapesOnly(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = getattr(func, "__name__", "")
-        if name in FILLS and args and args[0].is_meta:
+        if name in FILLS and args and args[0].is_meta and not _differentiable(args):
             return args[0]
         if name == "lstm" and isinstance(args[1], (tuple, list)) and args[0].is_meta:  # torch would go step by step
             x, (hidden, cell), bidirectional = args[0], args[1], args[7]
-            return x.new_empty(*x.shape[:-1], hidden.shape[-1] * (2 if bidirectional else 1)), hidden, cell
+            output = x.new_empty(*x.shape[:-1], hidden.shape[-1] * (2 if bidirectional else 1))
+            if _differentiable([x, *args[2]]):
+                output = output + x.sum() + sum(weight.sum() for weight in args[2])
+            return output, hidden, cell
+        if func is F.batch_norm and args[0].is_meta and len(args) > 4:  # made of many steps there
+            x, mean, _, weight, bias = args[:5]
+            terms = [t.to(x.dtype) for t in (mean, weight, bias) if t is not None]
+            return x + sum(terms).view(-1, *[1] * (x.dim() - 2)) if terms else torch.empty_like(x)
         if func is torch.linspace:  # older timm reads its drop rates off one
             kwargs = {"device": "cpu", **(kwargs or {})}
         return func(*args, **(kwargs or {}))
 
 
-def run_without_data(model: nn.Module, image_size: Size) -> list[Size]:
-    """Spatial sizes of a model's maps, by a run in evaluation mode on the meta device: no weight is read or changed."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
-    with evaluating(model), weightless():
-        maps = torch.func.functional_call(model, stand_ins, (torch.empty(1, 3, *image_size, dtype=dtype),))
-    return [(x.shape[2], x.shape[3]) for x in maps]
+def _differentiable(tensors: Sequence[Any]) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
 
 
-def run_on_zeros(model: nn.Module, image_size: Size) -> list[Size]:
-    """As `run_without_data`, by a real run, for the few models that read values of their tensors on the way."""
-    weight = next(model.parameters())
-    with evaluating(model):
-        maps = model(torch.zeros(1, 3, *image_size, dtype=weight.dtype, device=weight.device))
-    return [(x.shape[2], x.shape[3]) for x in maps]
+def twin_of(model: nn.Module, hooks: Hooks, *, data: bool = False) -> nn.Module:
+    """Copy of a model in evaluation mode, on the meta device unless with its `data`; the model itself is not touched.
+
+    Only the `hooks` named are copied, so that what a user hangs on a model does not see the copy run.
+    """
+    memo: dict[int, Any] = {}
+    pending = []
+    for name, module in model.named_modules():
+        for kind in HOOKS:
+            known: dict[int, Any] = getattr(module, kind)
+            kept: dict[int, Any] = OrderedDict()
+            memo[id(known)] = kept
+            pending.append((kept, {i: hook for i, hook in known.items() if i in hooks.get(name, ())}))
+    if not data:
+        for parameter in model.parameters():
+            stand_in = torch.empty_like(parameter, device="meta")
+            memo[id(parameter)] = nn.Parameter(stand_in, requires_grad=parameter.requires_grad)
+        memo.update((id(buffer), torch.empty_like(buffer, device="meta")) for buffer in model.buffers())
+    with nullcontext() if data else _CopiesOnMeta():
+        twin = copy.deepcopy(model, memo)
+        for kept, own in pending:
+            kept.update(copy.deepcopy(own, memo))
+    return twin.eval()
+
+
+def hooks_of(model: nn.Module) -> Hooks:
+    """Hooks that a model has now: per module, the keys that torch gave them."""
+    found = {name: tuple(key for kind in HOOKS for key in getattr(m, kind)) for name, m in model.named_modules()}
+    return {name: keys for name, keys in found.items() if keys}
+
+
+def run_twin(
+    model: nn.Module, hooks: Hooks, image_size: Size, channels: int, *, graph: bool = False
+) -> tuple[nn.Module, list[Tensor]]:
+    """A twin of a model and its maps of a black image; in earnest for the few models that read values on the way.
+
+    Args:
+        model: gives maps of images.
+        hooks: the model's own, see `twin_of`.
+        image_size: (height, width) of the image.
+        channels: of the image.
+        graph: let all parameters of the twin take gradients, and the maps keep their graph.
+    """
+    meta = any(parameter.is_meta for parameter in model.parameters())
+    for data in (False, True):
+        twin = twin_of(model, hooks, data=data)
+        for parameter in twin.parameters():
+            parameter.requires_grad_(graph and (parameter.is_floating_point() or parameter.is_complex()))
+        try:
+            with torch.set_grad_enabled(graph):
+                maps = run_blank(twin, image_size, channels)
+            break
+        except Exception as error:
+            if data or meta or not needs_data(error):
+                raise
+    return twin, maps
+
+
+def run_blank(model: nn.Module, image_size: Size, channels: int) -> list[Tensor]:
+    """Maps of a black image, computed where the model's weights are; fast on the meta device."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    images = torch.zeros(1, channels, *image_size, dtype=weight.dtype, device=weight.device)
+    with weightless() if weight.is_meta else nullcontext():
+        maps: list[Tensor] = model(images)
+    return maps
+
+
+class _CopiesOnMeta(TorchFunctionMode):
+    """Tensors that are no parameters and no buffers of a model, such as kept activations, are copied without data."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__:
+            return torch.empty_like(args[0], device="meta")
+        return func(*args, **(kwargs or {}))
 
 
 def needs_data(error: BaseException | None) -> bool:
     """Whether a run failed because the meta device has no values or no autocast, which says nothing about the size."""
     return any(limit in str(error) for limit in ("meta tensor", "unsupported scalarType"))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each module is in the mode that it was in."""
-    training = [m for m in model.modules() if m.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m in training:
-            m.training = True
