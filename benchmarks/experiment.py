@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers import ConvNormAct
 
 from benchmarks.command import Cell, Command
 from detectors.data import DetectionDataset, SyntheticScales, evaluation_transforms, find_splits, load_dataset
 from detectors.models.ssd import SSD
 from detectors.training import TrainConfig, evaluate, train
 from detectors.training.backbone_weights import package_for
+from pyramids.conv import normalized_convs
 
 _TRAIN_SEED, _TEST_SEED = 1, 2
 
@@ -276,10 +276,8 @@ def scale_initial_weights(detector: SSD, factor: float) -> None:
 
     The outputs stay the same, but a step of the optimizer turns smaller weights further (arXiv 1706.05350, section 3).
     """
-    for module in detector.pyramid.neck.modules():
-        if isinstance(module, ConvNormAct) and hasattr(module.bn, "eps"):
-            with torch.no_grad():
-                module.conv.weight.mul_(factor)
+    for conv in normalized_convs(detector.pyramid.neck):
+        conv.weight.data.mul_(factor)
 
 
 def train_cell(
