@@ -14,6 +14,7 @@ import torch.distributed as dist
 from detectors.data import DetectionDataset
 from detectors.models.ssd import SSD
 from detectors.saving import save
+from detectors.training.batch_norm import quicken_batch_norms
 from detectors.training.checkpoint import Checkpoints, replace_folder
 from detectors.training.config import TrainConfig
 from detectors.training.data import Batch, StepBatches, default_workers, is_distributed, training_loader
@@ -79,6 +80,7 @@ class Loop:
             LOGGER.warning("%d images make a batch of %d", len(train), self.batches.batch_size)
         local = accelerator.num_processes if is_distributed() else 1
         self.workers = default_workers(local) if config.workers is None else config.workers
+        quicken_batch_norms(model, self.total)
         self.stepper = Stepper(model.to(accelerator.device), config, accelerator, self.total)
         self.checkpoints = Checkpoints(folder)
         self.reports = Reports()
