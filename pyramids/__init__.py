@@ -1,11 +1,14 @@
 """Feature-pyramid necks for any timm backbone and any detector."""
 
+from .bfp import BFP
 from .bifpn import BiFPN
 from .deconv import DeconvPyramid
 from .extras import SSDExtras
 from .ffm import FFMv1, FFMv2
+from .fpg import FPG
 from .fpn import FPN
 from .mlfpn import MLFPN
+from .nasfpn import NASFPN
 from .neck import Neck
 from .pafpn import PAFPN
 from .pyramid import FeaturePyramid, attach
@@ -18,13 +21,19 @@ register_neck(MLFPN)
 register_neck(FPN)
 register_neck(PAFPN)
 register_neck(BiFPN)
+register_neck(NASFPN)
+register_neck(FPG)
+register_neck(BFP)
 register_neck("deconv")(DeconvPyramid)
 register_neck("ssd_extras")(SSDExtras)
 
 __version__ = "0.1.0"
 __all__ = [
+    "BFP",
+    "FPG",
     "FPN",
     "MLFPN",
+    "NASFPN",
     "PAFPN",
     "SFAM",
     "STUM",
