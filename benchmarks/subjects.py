@@ -1,6 +1,6 @@
 """What is compared: the library's necks at comparable settings, and necks of others.
 
-Every neck of the library makes six maps, from stride 8 on, at the width of its paper.
+Every neck of the library makes six maps, from stride 8 on, at the width of its paper; fewer where it cannot make six.
 """
 
 import importlib
@@ -18,8 +18,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fpn": {"extra_levels": 3},
     "pafpn": {"extra_levels": 3},
     "bifpn": {"extra_levels": 3},
+    "fpg": {"extra_levels": 3},
 }
-"""Arguments that differ from a neck's defaults; the others have six maps by themselves."""
+"""Arguments that differ from a neck's defaults; the others have six maps by themselves, or cannot have them."""
+
+REFINED = {"bfp": "fpn"}
+"""Necks that take the maps of another neck, and that neck; both are measured as one."""
 
 TORCHVISION = "benchmarks.subjects:TorchvisionFPN"
 
@@ -43,6 +47,13 @@ def registered(name: str) -> Subject:
     def build(channels: Sequence[int], strides: Sequence[int]) -> nn.Module:
         return create_neck(name, channels, strides, **SETTINGS.get(name, {}))
 
+    def build_refined(channels: Sequence[int], strides: Sequence[int]) -> nn.Module:
+        first = create_neck(REFINED[name], channels, strides, **SETTINGS.get(REFINED[name], {}))
+        second = build(first.out_channels, first.out_strides)
+        return nn.Sequential(OrderedDict([(REFINED[name], first), (name, second)]))
+
+    if name in REFINED:
+        return Subject(name, neck_class(REFINED[name]).default_strides, build_refined)
     return Subject(name, neck_class(name).default_strides, build)
 
 

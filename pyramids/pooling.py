@@ -22,7 +22,7 @@ def padded_max_pool(x: Tensor, size: Sequence[int]) -> Tensor:
     tensor([[[[-1., -3.,  0.]]]])
     """
     height, width = size
-    rows, columns = -(-x.shape[2] // height), -(-x.shape[3] // width)
+    rows, columns = ceil_div(x.shape[2], height), ceil_div(x.shape[3], width)
     below, right = rows * height - x.shape[2], columns * width - x.shape[3]
     x = F.pad(x, (right // 2, right - right // 2, below // 2, below - below // 2))
     return x.reshape(x.shape[0], x.shape[1], height, rows, width, columns).amax((3, 5))
@@ -51,6 +51,11 @@ def windowed_max(x: Tensor, dim: int, count: int) -> Tensor:
     window = torch.arange(count, device=x.device)
     first = window * length // count
     last = ((window + 1) * length + count - 1) // count - 1
-    longest = torch.arange(-(-length // count) + 1, device=x.device)
+    longest = torch.arange(ceil_div(length, count) + 1, device=x.device)
     cells = torch.minimum(first[:, None] + longest, last[:, None])
     return x.index_select(dim, cells.flatten()).unflatten(dim, cells.shape).amax(dim + 1)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """`a / b` rounded up, for positive numbers only: ONNX rounds quotients of negative ones toward zero."""
+    return (a + b - 1) // b

@@ -413,7 +413,7 @@ class TestCommandLine:
     def test_all_registered_necks(self, capsys):
         assert main(["--clauses", "declares"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert {"bifpn", "deconv", "fpn", "mlfpn", "pafpn", "ssd_extras"} <= set(lines)
+        assert {"bfp", "bifpn", "deconv", "fpg", "fpn", "mlfpn", "nasfpn", "pafpn", "ssd_extras"} <= set(lines)
 
     def test_a_neck_of_the_users(self, capsys, monkeypatch):
         mine = types.ModuleType("my_necks")

@@ -49,7 +49,7 @@ def test_name_class_and_instance_are_the_same_neck() -> None:
 
 def test_every_neck_by_name() -> None:
     for name in list_necks():
-        if name == "my_neck":  # the registry's docstring leaves it
+        if name in ("my_neck", "bfp"):  # the registry's docstring leaves one, and one takes another neck's maps
             continue
         with torch.device("meta"):
             pyramid = attach("resnet18", name).eval()

@@ -13,7 +13,7 @@ def own_registry(monkeypatch):
 
 def test_list_is_sorted_and_has_mlfpn():
     assert list_necks() == sorted(list_necks())
-    assert {"bifpn", "deconv", "fpn", "mlfpn", "pafpn", "ssd_extras"} <= set(list_necks())
+    assert {"bfp", "bifpn", "deconv", "fpg", "fpn", "mlfpn", "nasfpn", "pafpn", "ssd_extras"} <= set(list_necks())
 
 
 def test_create_passes_arguments_on():
