@@ -1,11 +1,14 @@
-"""Batch norms of slow statistics in short runs.
+"""Running statistics of batch norms in short runs.
 
-With a momentum of 0.01, as in M2Det's released code and in EfficientDet, running statistics are still mostly their
-initial values after a hundred steps, and a detector that has learned well evaluates to nothing.
+Statistics start at a mean of 0 and a variance of 1. At the usual momentum a thousandth of that is left after 64 steps,
+which is much beside the variances behind small weights; at 0.01, the momentum of M2Det's released code and of
+EfficientDet, half of it. A detector that has learned well then evaluates badly, or to nothing.
 """
 
 import logging
+from collections.abc import Callable
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,11 +18,40 @@ DEFAULT_MOMENTUM = 0.1
 _FORGOTTEN = 0.01
 
 
+@torch.no_grad()
+def start_statistics(model: nn.Module, forward: Callable[[], object]) -> int:
+    """Take the first statistics of batch norms from a batch, and not from a mean of 0 and a variance of 1.
+
+    Args:
+        model: in training mode; only norms that have seen no batch yet are changed.
+        forward: runs the model on a batch.
+
+    Returns how many norms it changed.
+
+    >>> norm = nn.BatchNorm1d(1)
+    >>> start_statistics(norm, lambda: norm(torch.tensor([[1.0], [3.0]]))), norm.running_mean.item()
+    (1, 2.0)
+    """
+    norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.running_mean is not None]
+    momenta = [norm.momentum for norm in norms]
+    fresh = [not norm.running_mean.any() and bool((norm.running_var == 1).all()) for norm in norms]
+    if not any(fresh):
+        return 0
+    for norm, is_fresh in zip(norms, fresh):
+        norm.momentum = float(is_fresh)
+    try:
+        forward()
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+    return sum(fresh)
+
+
 def quicken_batch_norms(model: nn.Module, steps: int) -> int:
     """Raise the momentum of batch norms whose statistics a run of so many steps would not bring to an end.
 
     Where more than a hundredth of the initial statistics would be left after `steps`, the momentum becomes torch's
-    default of 0.1. Weights and statistics stay as they are, and so do frozen norms. Returns how many norms were changed.
+    default of 0.1. Weights and statistics stay as they are, and so do frozen norms. Returns how many norms it changed.
 
     >>> norm = nn.BatchNorm2d(4, momentum=0.01)
     >>> quicken_batch_norms(norm, steps=100), norm.momentum

@@ -169,6 +169,8 @@ class Loop:
         stop = False
         for parts, seconds in self._steps(iter(loader)):
             waiting += seconds
+            if self.position.step == 0:
+                self.stepper.start(parts[0])
             values = self.stepper(self.position.step, parts, stop=self.interrupted, save=self._checkpoint_due())
             self.position.step += 1
             self.reports.push(self.position.step, [i for part in parts for i in part.image_ids], values)

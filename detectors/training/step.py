@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from detectors.models.ssd import SSD
+from detectors.training.batch_norm import start_statistics
 from detectors.training.config import TrainConfig
 from detectors.training.data import Batch, is_distributed
 from detectors.training.schedule import lr_factor
@@ -123,6 +124,12 @@ class Stepper:
                 backward.backward()
                 losses += values.detach()
         return losses, positives
+
+    def start(self, part: Batch) -> None:
+        """Before the first step: take the first statistics of batch norms from a part of it."""
+        images, _ = part.to(self.accelerator.device, self.memory_format)
+        with self.accelerator.autocast():
+            start_statistics(self.model, lambda: self.model.features(images))
 
     def train(self) -> None:
         """Training mode."""
