@@ -49,7 +49,7 @@ def save(model: SSD, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    header = {"format": "pt", "config": config}
+    header = {"config": config}  # one entry: of several, safetensors writes the first that comes
     write_atomically(folder / WEIGHTS, lambda file: save_file(weights, file, metadata=header))
     write_atomically(folder / CONFIG, lambda file: file.write_text(config, encoding="utf-8"))
 
