@@ -32,11 +32,11 @@ def table_rows(recipe: Recipe) -> list[Row]:
     # In their papers FPN, PAFPN and SSD's layers have no norms. The other rows have them, so here all do.
     norm = {"norm_layer": "batchnorm2d"}
     levels, scales, width = recipe.num_levels, recipe.num_scales, recipe.width
-    extras: dict[str, Any] = {"neck": "ssd_extras", "layout": "mlfpn", "extra_channels": [width] * (scales - 2), **norm}
-    deconv = {"neck": "deconv", "num_scales": scales, "out_channels": width}
+    extras: dict[str, Any] = {"layout": "mlfpn", "extra_channels": [width] * (scales - 2), **norm}
+    deconv = {"num_scales": scales, "out_channels": width}
     # Made for three maps of the backbone, where the paper's take two: they stand with both.
     fpn = {"extra_levels": scales - 3, "out_channels": width, **norm}
-    two = {**fpn, "extra_levels": scales - 2, "strides": [8, 16]}
+    two = {**fpn, "extra_levels": scales - 2}
     steps: dict[str, tuple[str, dict[str, Any]]] = {
         "s-tum": (f"{levels} s-TUMs", {"smooth": False, "reuse_base": False, "sfam": False}),
         "tum": (f"{levels} TUMs", {"reuse_base": False, "sfam": False}),
@@ -44,13 +44,14 @@ def table_rows(recipe: Recipe) -> list[Row]:
         "mlfpn": ("+ SFAM (MLFPN)", {}),
     }
     rows: list[tuple[str, str, dict[str, Any]]] = [
-        ("ssd", "SSD: extra layers, no fusion", extras),
-        ("deconv", "+ deconvolution (DSSD)", deconv),
+        ("ssd", "SSD: extra layers, no fusion", {"neck": "ssd_extras", "neck_kwargs": extras}),
+        ("deconv", "+ deconvolution (DSSD)", {"neck": "deconv", "neck_kwargs": deconv}),
     ]
     rows += [(key, title, recipe.mlfpn(**changes)) for key, (title, changes) in steps.items()]
     others: list[tuple[str, str, dict[str, Any]]] = []
     for name, title in (("fpn", "FPN"), ("pafpn", "PAFPN"), ("bifpn", "BiFPN")):
-        others += [(name, title, {"neck": name, **fpn}), (f"{name}-2", f"{title} on two maps", {"neck": name, **two})]
+        others.append((name, title, {"neck": name, "neck_kwargs": fpn}))
+        others.append((f"{name}-2", f"{title} on two maps", {"neck": name, "neck_kwargs": two, "strides": [8, 16]}))
     strong = Row("stronger", "MLFPN on a stronger backbone", recipe.mlfpn(), recipe.stronger, {"paper_ap": 34.1})
     table = [Row(key, title, settings, columns={"paper_ap": PAPER_AP[key]}) for key, title, settings in rows]
     return [*table, strong, *(Row(key, title, settings) for key, title, settings in others)]

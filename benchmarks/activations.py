@@ -55,8 +55,9 @@ class Activations(Command):
         if self.model is None:
             if self.budget != "smoke":
                 raise ValueError("--model is required: a preset's name, a run's folder or a checkpoint")
-            tiny: dict[str, Any] = {"num_levels": 2, "num_scales": 3, "channels": 16, "image_size": 64}
-            return create_detector("m2det", 4, backbone="resnet10t", **tiny), "a tiny m2det, random weights"
+            neck = {"num_levels": 2, "num_scales": 3, "channels": 16}
+            tiny = create_detector("m2det", 4, backbone="resnet10t", image_size=64, neck_kwargs=neck)
+            return tiny, "a tiny m2det, random weights"
         if Path(self.model).exists():
             return load(self.model), Path(self.model).name
         if self.model in list_detectors():

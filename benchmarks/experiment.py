@@ -1,6 +1,5 @@
 """Trained comparisons: one recipe for all rows, so that only the pyramid differs between them."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +11,7 @@ import torch
 
 from benchmarks.command import Cell, Command
 from detectors.data import DetectionDataset, SyntheticScales, evaluation_transforms, find_splits, load_dataset
+from detectors.models.settings import format_settings
 from detectors.models.ssd import SSD
 from detectors.training import TrainConfig, evaluate, train
 from detectors.training.backbone_weights import package_for
@@ -97,7 +97,7 @@ class Recipe:
         """Settings of an MLFPN of this size."""
         base = [self.channels, 2 * self.channels]
         sizes = {"num_levels": self.num_levels, "num_scales": self.num_scales, "channels": self.channels}
-        return {"neck": "mlfpn", **sizes, "base_channels": base, **changes}
+        return {"neck": "mlfpn", "neck_kwargs": {**sizes, "base_channels": base, **changes}}
 
     def test_set(self) -> SyntheticScales:
         """The synthetic pictures to test on."""
@@ -243,7 +243,7 @@ class Experiment(Command):
                 image_size=recipe.image_size,
                 backbone=backbone,
                 backbone_weights=self.backbone_weights,
-                settings=[f"{name}={json.dumps(value)}" for name, value in row.settings.items()],
+                settings=format_settings(row.settings),
                 lr=trial.setting.lr,
                 # Crops and shrunken objects pay on schedules longer than these.
                 zoom_out=False,

@@ -64,11 +64,10 @@ PLANS = {
 def build_ours(name: str, threshold: float | None) -> SSD:
     """A preset by name, `... released` for the authors' design, with another score threshold if one is given."""
     preset, *rest = name.split()
-    overrides: dict[str, Any] = {"design": "released"} if rest else {}
-    if threshold is not None:
-        overrides["score_threshold"] = threshold
+    neck = {"design": "released"} if rest else {}
+    postprocess = {} if threshold is None else {"score_threshold": threshold}
     torch.manual_seed(0)
-    return create_detector(preset, 81, **overrides).eval()
+    return create_detector(preset, 81, neck_kwargs=neck, postprocess_kwargs=postprocess).eval()
 
 
 def build_theirs(name: str, threshold: float | None) -> nn.Module:

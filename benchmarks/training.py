@@ -108,7 +108,7 @@ class Training(Command):
         with synthetic_folder(8) as folder:
             (folder / "test.json").write_bytes((folder / "train.json").read_bytes())
             run = folder / "run"
-            tiny = ["num_levels=1", "num_scales=3", "channels=16", "base_channels=[16,32]"]
+            tiny = ["neck.num_levels=1", "neck.num_scales=3", "neck.channels=16", "neck.base_channels=[16,32]"]
             config = TrainConfig(
                 model="m2det",
                 data=folder,

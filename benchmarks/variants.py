@@ -36,7 +36,8 @@ def full_mparams(levels: int, channels: int) -> float:
     from detectors import create_detector
 
     with torch.device("meta"):
-        model = create_detector("m2det_320_vgg16", 81, num_levels=levels, channels=channels)
+        neck = {"num_levels": levels, "channels": channels}
+        model = create_detector("m2det_320_vgg16", 81, neck_kwargs=neck)
     return sum(p.numel() for p in model.parameters()) / 1e6
 
 

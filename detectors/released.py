@@ -18,7 +18,7 @@ from detectors.models.zoo import create_detector
 
 Weights = Mapping[str, Tensor]
 
-_BOXES_PER_CELL = 6
+_BOXES_PER_LOCATION = 6
 _PIXEL_MEAN = (123.0, 117.0, 104.0)  # red, green, blue of the mean that their code takes off BGR images in 0..255
 
 
@@ -45,7 +45,7 @@ def load_released_checkpoint(
     Any number of levels, scales, planes and classes loads, with SFAM or without. What the authors' code does around the
     network comes along: images are stretched without anti-aliasing, their mean (123, 117, 104 of 255) is taken off, the
     first convolution is turned from BGR to RGB, scores above 0.1 go through linear soft-NMS at 0.3 in which boxes are
-    one pixel wider, at most 50 detections a class are kept, and boxes may leave the image.
+    one pixel wider, at most 50 detections per class are kept, and boxes may leave the image.
 
     Args:
         path_or_state_dict: a `.pth` file, or the state dict in it. Files are read with `weights_only=True`, so none can
@@ -78,22 +78,26 @@ def load_released_checkpoint(
         antialias=False,
         image_mean=[value / 255 for value in _PIXEL_MEAN],
         image_std=[1 / 255] * 3,
-        design="released",
-        num_levels=layout.levels,
-        num_scales=layout.scales,
-        channels=layout.planes,
-        base_channels=layout.base,
-        smooth=layout.smooth,
-        sfam=layout.sfam_width is not None,
-        reduction=1 if layout.sfam_width is None else layout.planes * layout.levels // layout.sfam_width,
         class_names=coco_names() if layout.classes == 81 else None,
-        score_threshold=0.1,
-        iou_threshold=0.3,
-        candidates_per_class=1000,  # theirs has no limit; above 0.1 this one is hardly met
-        max_per_class=50,
-        max_per_image=50 * (layout.classes - 1),
-        extra_pixel=True,
-        clip=False,
+        neck_kwargs={
+            "design": "released",
+            "num_levels": layout.levels,
+            "num_scales": layout.scales,
+            "channels": layout.planes,
+            "base_channels": layout.base,
+            "smooth": layout.smooth,
+            "sfam": layout.sfam_width is not None,
+            "rd_ratio": 1 if layout.sfam_width is None else layout.sfam_width / (layout.planes * layout.levels),
+        },
+        postprocess_kwargs={
+            "score_threshold": 0.1,
+            "iou_threshold": 0.3,
+            "candidates_per_class": 1000,  # theirs has no limit; above 0.1 this one is hardly met
+            "max_per_class": 50,
+            "max_per_image": 50 * (layout.classes - 1),
+            "extra_pixel": True,
+            "clip": False,
+        },
     )
     assert isinstance(model, M2Det)
     _load(model, translated, has_backbone)
@@ -152,14 +156,16 @@ def read_layout(weights: Weights) -> Layout:
             f"only checkpoints on VGG-16, with maps of 512 and 1024 channels, can be loaded: this one has "
             f"{shallow.shape[1]} and {deep.shape[1]}"
         )
-    if weights["loc.0.weight"].shape[0] != 4 * _BOXES_PER_CELL:
-        raise ValueError(f"expected {_BOXES_PER_CELL} boxes a cell, {4 * _BOXES_PER_CELL} channels in loc.0.weight")
+    if weights["loc.0.weight"].shape[0] != 4 * _BOXES_PER_LOCATION:
+        raise ValueError(
+            f"expected {_BOXES_PER_LOCATION} boxes per location, {4 * _BOXES_PER_LOCATION} channels in loc.0.weight"
+        )
     squeeze = weights.get("sfam_module.fc1.0.weight")
     return Layout(
         levels=_count(weights, r"unet(\d+)\."),
         scales=_count(weights, r"unet1\.layers\.(\d+)\.") + 1,
         planes=weights["unet1.toplayer.0.conv.weight"].shape[0],
-        classes=weights["conf.0.weight"].shape[0] // _BOXES_PER_CELL,
+        classes=weights["conf.0.weight"].shape[0] // _BOXES_PER_LOCATION,
         base=(shallow.shape[0], deep.shape[0]),
         smooth=any(name.startswith("unet1.smooth.") for name in weights),
         sfam_width=None if squeeze is None else squeeze.shape[0],

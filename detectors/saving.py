@@ -14,14 +14,21 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from timm.layers import FrozenBatchNormAct2d
 from torch import Tensor, nn
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from detectors.atomic import write_atomically
+from detectors.models.anchors import DefaultBoxes
+from detectors.models.postprocess import PostProcess
+from detectors.models.settings import upgrade_config
 from detectors.models.ssd import SSD
-from detectors.models.zoo import create_detector
+from detectors.models.zoo import LOSSES, create_detector
 from detectors.released import load_released_checkpoint, read_state_dict
+from pyramids.weightless import weightless
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+_FROZEN_NORMS = (FrozenBatchNormAct2d, FrozenBatchNorm2d)
 _HUB_OPTIONS = {"revision", "cache_dir", "force_download", "local_files_only", "token"}
 
 
@@ -123,15 +130,66 @@ def describe(model: SSD) -> dict[str, Any]:
     """The arguments of `create_detector` that build a detector as it is now.
 
     Raises:
-        ValueError: if no config can rebuild it.
+        ValueError: if no config can rebuild it; says what stands against it.
     """
     if model.config is None:
         raise ValueError(
             "this detector was not built by create_detector from plain values, so no config can rebuild it: "
             "save its state_dict() instead"
         )
-    names = {} if model.class_names is None else {"class_names": list(model.class_names)}
-    return {**model.config, **names}
+    losses = {kind: name for name, kind in LOSSES.items()}
+    known: dict[str, tuple[type, ...]] = {"anchors": (DefaultBoxes,), "loss": (*losses,), "postprocess": (PostProcess,)}
+    for name, kinds in known.items():
+        part = getattr(model, name)
+        if type(part) not in kinds:
+            raise ValueError(f"the detector's {name} is a {type(part).__name__}, which no config can rebuild")
+    anchors, coder = model.anchors.settings(), model.loss.box_coder
+    if model.postprocess.box_coder.variances != coder.variances:
+        raise ValueError("loss and postprocess have box coders of different variances, which no config can rebuild")
+    config = {
+        **model.config,
+        "image_size": model.image_size,
+        "image_mean": model.image_mean.flatten().tolist(),
+        "image_std": model.image_std.flatten().tolist(),
+        "antialias": model.antialias,
+        "class_names": model.class_names,
+        "anchor_sizes": anchors["anchor_sizes"],
+        "aspect_ratios": anchors["aspect_ratios"],
+        "anchor_steps": anchors["steps"],
+        "anchor_clip": anchors["clip"],
+        "loss": losses[type(model.loss)],
+        "loss_kwargs": model.loss.settings(),
+        "postprocess_kwargs": model.postprocess.settings(),
+        "box_variances": coder.variances,
+        "frozen_batch_norm": any(isinstance(m, _FROZEN_NORMS) for m in model.modules()),
+    }
+    _compare(model, config)
+    return config
+
+
+def _compare(model: SSD, config: dict[str, Any]) -> None:
+    """Check that a config rebuilds a detector's layers; costs no weights.
+
+    Raises:
+        ValueError: if it does not; names the first layer that differs.
+    """
+    with torch.random.fork_rng(devices=[]), weightless():
+        rebuilt = create_detector(**config)
+    ours, theirs = _layers(model), _layers(rebuilt)
+    for name in [*ours, *theirs]:
+        if ours.get(name) != theirs.get(name):
+            raise ValueError(
+                f"this detector was changed since create_detector built it, and no config can rebuild it: {name} is "
+                f"{ours.get(name, 'missing')}, built it would be {theirs.get(name, 'missing')}; save its state_dict() "
+                "instead"
+            )
+
+
+def _layers(model: SSD) -> dict[str, str]:
+    """Each layer's class and settings in words; synchronized batch norms count as plain ones."""
+    names = {"SyncBatchNorm": "BatchNorm2d", "SyncBatchNormAct": "BatchNormAct2d"}
+    layers = {name: (type(layer).__name__, layer.extra_repr()) for name, layer in model.named_modules() if name}
+    return {name: f"{names.get(kind, kind)}({settings})" for name, (kind, settings) in layers.items()}
 
 
 def build(text: str, source: Path) -> SSD:
@@ -146,7 +204,7 @@ def build(text: str, source: Path) -> SSD:
         raise ValueError(f"{source} is no JSON: {error}") from error
     if not isinstance(config, dict) or "detector" not in config:
         raise ValueError(f"{source} is no config of a detector: expected what save or save_pretrained writes")
-    return create_detector(**config["detector"])
+    return create_detector(**upgrade_config(config["detector"]))
 
 
 def load_weights(model: nn.Module, file: str | Path) -> None:

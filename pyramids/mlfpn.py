@@ -36,7 +36,7 @@ class MLFPN(Neck):
         smooth: TUMs with 1x1 smoothing; False gives the s-TUMs of Table 2.
         reuse_base: feed the base feature to every TUM; False feeds it to the first only (Table 2).
         sfam: weigh the concatenated levels by SFAM's attention; False only concatenates (Table 2).
-        reduction: squeeze ratio of SFAM.
+        rd_ratio: width of SFAM's bottleneck relative to its channels.
         design: "paper" (Fig. 4) or "released", the authors' 2019 network: skips convolved, one 1x1 block on the base
             feature shared by all levels, SFAM tied over scales, a batch norm on the largest scale.
         norm_layer: timm-style normalization layer; None means the design's batch norm (momentum 0.01 as released).
@@ -70,7 +70,7 @@ class MLFPN(Neck):
         smooth: bool = True,
         reuse_base: bool = True,
         sfam: bool = True,
-        reduction: int = 16,
+        rd_ratio: float = 1 / 16,
         design: Design = "paper",
         norm_layer: LayerType | None = None,
         act_layer: LayerType = nn.ReLU,
@@ -108,7 +108,7 @@ class MLFPN(Neck):
         self.fuse = nn.ModuleList(FFMv2(base, thin, **layers) for _ in range(fused))
 
         width = num_levels * levels[0].out_channels
-        self.sfam = SFAM(width, num_scales, reduction, tied=design == "released") if sfam else None
+        self.sfam = SFAM(width, num_scales, rd_ratio, tied=design == "released") if sfam else None
         self.norm = norm_act(norm_layer, None)(width) if design == "released" else None
         # The last map, unpadded with stride 1, has no constant ratio to the image; nominally it has the stride before.
         strides = [self.in_strides[0] * 2 ** min(i, num_scales - 2) for i in range(num_scales)]

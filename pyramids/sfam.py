@@ -22,7 +22,7 @@ class SFAM(nn.Module):
     Args:
         channels: channels of a scale after concatenation (levels times channels a level).
         num_scales: number of scales.
-        reduction: squeeze ratio of the attention.
+        rd_ratio: width of the attention's bottleneck relative to `channels`, rounded down.
         tied: one set of attention weights for all scales, as in the authors' released code.
 
     Raises:
@@ -35,16 +35,17 @@ class SFAM(nn.Module):
     [(1, 16, 4, 4), (1, 16, 2, 2), (1, 16, 1, 1)]
     """
 
-    def __init__(self, channels: int, num_scales: int = 6, reduction: int = 16, tied: bool = False) -> None:
+    def __init__(self, channels: int, num_scales: int = 6, rd_ratio: float = 1 / 16, tied: bool = False) -> None:
         super().__init__()
-        if channels < 1 or num_scales < 1 or reduction < 1:
+        if channels < 1 or num_scales < 1 or not 0 < rd_ratio <= 1:
             raise ValueError(
-                f"SFAM needs positive channels, num_scales and reduction: got {channels}, {num_scales} and {reduction}"
+                f"SFAM needs positive channels and num_scales, and rd_ratio in (0, 1]: got {channels}, {num_scales} "
+                f"and {rd_ratio}"
             )
         self.channels = channels
         self.num_scales = num_scales
         self.tied = tied
-        squeezed = max(1, channels // reduction)
+        squeezed = max(1, int(channels * rd_ratio + 1e-6))  # a ratio of two widths may round below its number
         self.excite = nn.ModuleList(SEModule(channels, rd_channels=squeezed) for _ in range(1 if tied else num_scales))
         init_weights(self)
 

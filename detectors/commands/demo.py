@@ -65,10 +65,10 @@ class Demo:
             image_size=160,
             # Scales of 24 to 192 px in pictures of 320.
             settings=[
-                "num_levels=2",
-                "num_scales=4",
-                "channels=64",
-                "base_channels=[64,128]",
+                "neck.num_levels=2",
+                "neck.num_scales=4",
+                "neck.channels=64",
+                "neck.base_channels=[64,128]",
                 "anchor_sizes=[0.09,0.15,0.25,0.42,0.7]",
             ],
             epochs=1,

@@ -1,6 +1,6 @@
 """`python -m detectors info`: what a named detector consists of and costs, without its weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -23,18 +23,25 @@ class Info:
     """Side of the input in pixels; by default the preset's."""
     backbone: str | None = None
     """A timm model, for `ssd` and `m2det` on any backbone."""
+    settings: list[str] = field(default_factory=list)
+    """Further settings as NAME=JSON or PART.NAME=JSON, as of `train`, such as neck.num_levels=4."""
 
     def run(self) -> int:
         import torch
         from rich.console import Console
         from rich.table import Table
 
+        from detectors.models.anchors import DefaultBoxes
+        from detectors.models.settings import parse_settings
         from detectors.models.zoo import create_detector
 
         given: dict[str, Any] = {"image_size": self.image_size, "backbone": self.backbone}
         with torch.device("meta"):
             model = create_detector(
-                self.name, self.num_classes, **{key: value for key, value in given.items() if value is not None}
+                self.name,
+                self.num_classes,
+                **parse_settings(self.settings),
+                **{key: value for key, value in given.items() if value is not None},
             )
         assert model.image_size is not None  # no preset leaves it open
         height, width = model.image_size
@@ -55,9 +62,10 @@ class Info:
         sizes = model.pyramid.output_sizes(model.image_size)
         info = model.pyramid.feature_info
         total, anchors = 0, model.anchors
-        pixels = anchors.pixel_sizes(model.image_size, len(sizes))
+        assert isinstance(anchors, DefaultBoxes)  # of every preset
+        pixels, per_location = anchors.pixel_sizes(model.image_size, len(sizes)), anchors.boxes_per_location(len(sizes))
         for i, (rows, columns) in enumerate(sizes):
-            boxes = rows * columns * anchors.boxes_per_cell
+            boxes = rows * columns * per_location[i]
             total += boxes
             maps.add_row(
                 str(i),

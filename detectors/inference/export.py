@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detectors.models.inputs import as_size
 from detectors.models.ssd import SSD
 
 INPUT_NAMES = ("images", "sizes")
@@ -53,7 +54,7 @@ def export_onnx(
     >>> import tempfile
     >>> from detectors import create_detector
     >>> from detectors.inference.export import export_onnx
-    >>> detector = create_detector("ssd", 3, backbone="test_resnet", neck="fpn", out_channels=16, image_size=64)
+    >>> detector = create_detector("ssd", 3, backbone="test_resnet", neck="fpn", image_size=64)
     >>> path = Path(tempfile.mkdtemp()) / "detector.onnx"
     >>> export_onnx(detector, path)
     >>> path.exists()
@@ -106,7 +107,7 @@ def export_program(
     >>> import tempfile
     >>> from detectors import create_detector
     >>> from detectors.inference.export import export_program
-    >>> detector = create_detector("ssd", 3, backbone="test_resnet", neck="fpn", out_channels=16, image_size=64)
+    >>> detector = create_detector("ssd", 3, backbone="test_resnet", neck="fpn", image_size=64)
     >>> path = Path(tempfile.mkdtemp()) / "detector.pt2"
     >>> export_program(detector, path)
     >>> path.exists()
@@ -138,8 +139,8 @@ def _export(
     batch_size: int,
     image_size: int | tuple[int, int] | None,
 ) -> None:
-    from detectors.models.inputs import as_size
-
+    if not isinstance(detector, SSD):
+        raise TypeError(f"export takes the SSD or M2Det itself: got a {type(detector).__name__}")
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1: got {batch_size}")
     size, given = detector.image_size, as_size(image_size)

@@ -1,60 +1,63 @@
 """Batch norms folded into the convolutions before them: one operation in place of two, the same numbers."""
 
+import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from detectors.inference.surgery import replace_modules
 
+_CONVOLUTIONS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
+
 
 def fold_batch_norms(module: nn.Module, *inputs: Tensor) -> int:
-    """Fold every batch norm that directly follows a convolution into it, in place; returns how many.
+    """Fold every batch norm that alone reads a convolution into it, in place; returns the number of folded norms.
 
-    Which norm follows which convolution is seen by running the module once: a pair belongs together where the norm
-    reads the very tensor that the convolution wrote, and each of the two runs once.
+    The pairs are read off the graph that `torch.export` traces of `module(*inputs)`. A convolution or norm that runs
+    more than once stays as it is. Where the module cannot be traced, nothing is folded, with a warning.
     """
-    written: dict[int, nn.Conv2d] = {}
-    alive: list[Tensor] = []  # or ids could come again
-    pairs: list[tuple[nn.Conv2d, nn.Module]] = []
-    runs: dict[nn.Module, int] = {}
-
-    def after_conv(conv: nn.Module, args: Any, output: Tensor) -> None:
-        runs[conv] = runs.get(conv, 0) + 1
-        alive.append(output)
-        written[id(output)] = conv  # type: ignore[assignment]
-
-    def before_norm(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        runs[norm] = runs.get(norm, 0) + 1
-        if id(args[0]) in written:
-            pairs.append((written.pop(id(args[0])), norm))
-
-    hooks = []
-    for child in module.modules():
-        if isinstance(child, nn.Conv2d):
-            hooks.append(child.register_forward_hook(after_conv))
-        elif isinstance(child, nn.BatchNorm2d):
-            hooks.append(child.register_forward_pre_hook(before_norm))
-    with torch.no_grad():
-        module(*inputs)
-    for hook in hooks:
-        hook.remove()
-    pairs = [(conv, norm) for conv, norm in pairs if runs[conv] == runs[norm] == 1]
+    pairs = _pairs(module, inputs)
     for conv, norm in pairs:
-        _fold(conv, norm)
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
     replace_modules(module, {norm: _without_norm(norm) for _, norm in pairs})
     return len(pairs)
 
 
+def _pairs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[tuple[Any, Any]]:
+    """Each convolution whose output goes to a batch norm and nowhere else, with that norm."""
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module, inputs, strict=False)
+    except Exception as error:  # whatever the many backbones raise
+        warnings.warn(f"batch norms stay as they are, since the network cannot be traced: {error}", stacklevel=2)
+        return []
+    names = {**program.graph_signature.inputs_to_parameters, **program.graph_signature.inputs_to_buffers}
+
+    def owner(tensor: Any) -> nn.Module | None:
+        """The layer that a parameter or buffer of the graph belongs to, if one operation alone reads it."""
+        if not isinstance(tensor, fx.Node) or tensor.name not in names or len(tensor.users) != 1:
+            return None
+        return module.get_submodule(names[tensor.name].rpartition(".")[0])
+
+    pairs = []
+    for node in program.graph.nodes:
+        if node.target is not torch.ops.aten.batch_norm.default:
+            continue
+        source, running_mean = node.args[0], node.args[3]
+        if source.target not in _CONVOLUTIONS or len(source.users) != 1:
+            continue
+        conv, norm = owner(source.args[1]), owner(running_mean)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            pairs.append((conv, norm))
+    return pairs
+
+
 def _without_norm(norm: nn.Module) -> nn.Module:
-    """What timm's norm layers hold beside the norm."""
+    """The dropout and activation that timm's norm layers hold beside the norm."""
     kept = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
     kept = [m for m in kept if not isinstance(m, nn.Identity)]
     return kept[0] if len(kept) == 1 else nn.Sequential(*kept)
-
-
-def _fold(conv: nn.Conv2d, norm: Any) -> None:
-    conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from detectors.models.anchors import DefaultBoxes
+from detectors.models.detector import Detector
 from detectors.models.inputs import check_images, image_sizes, stretch
 from detectors.models.postprocess import as_detections
-from detectors.models.ssd import SSD
 
 
 class MultiScale(nn.Module):
@@ -24,26 +24,31 @@ class MultiScale(nn.Module):
     evaluation.
 
     Args:
-        detector: the detector, used as it is.
+        detector: the detector, used as it is; a deployed one works too, uncompiled.
         scales: sizes of the network's input relative to the detector's own.
         flip: also look at each scale's mirror image.
 
     Raises:
+        TypeError: for a detector with default boxes of its own kind.
         ValueError: without scales, or for one that is not positive or too small for the detector.
 
     >>> import torch
     >>> from detectors import create_detector
     >>> from detectors.inference.multiscale import MultiScale
-    >>> detector = create_detector("ssd", 3, backbone="resnet18", neck="fpn", out_channels=32, image_size=64)
+    >>> detector = create_detector("ssd", 3, backbone="resnet18", neck="fpn", image_size=64)
     >>> [detections] = MultiScale(detector, scales=(1.0, 1.5))([torch.rand(3, 48, 80)])
     >>> sorted(detections)
     ['boxes', 'labels', 'scores']
     """
 
-    def __init__(self, detector: SSD, scales: Sequence[float] = (0.75, 1.0, 1.5), flip: bool = True) -> None:
+    def __init__(self, detector: Detector, scales: Sequence[float] = (0.75, 1.0, 1.5), flip: bool = True) -> None:
         super().__init__()
         if not scales or not all(scale > 0 for scale in scales):
             raise ValueError(f"scales are one or more positive numbers: got {list(scales)}")
+        if not isinstance(detector.anchors, DefaultBoxes):
+            raise TypeError(
+                f"scales are known to DefaultBoxes alone: the detector has a {type(detector.anchors).__name__}"
+            )
         self.detector = detector
         self.scales = tuple(scales)
         self.flip = flip
@@ -95,7 +100,7 @@ class MultiScale(nn.Module):
         return torch.cat([stretch(image[None], size, detector.antialias) for image in images]).to(detector.image_mean)
 
     def _look(self, batch: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """What `SSD.forward_head` gives, with default boxes of the native scale's size in pixels."""
+        """As `Detector.forward_head`, with default boxes of the native scale's size in pixels."""
         detector = self.detector
         if scale == 1:
             return detector.forward_head(batch)
@@ -106,11 +111,8 @@ class MultiScale(nn.Module):
         native = detector.image_size or self._scaled(size, 1 / scale)
         pixels = detector.anchors.pixel_sizes(native, len(maps))
         side = (size[0] * size[1]) ** 0.5
-        anchors = DefaultBoxes(
-            [value / side for value in pixels],
-            aspect_ratios=detector.anchors.aspect_ratios,
-            clip=detector.anchors.clip,
-        )
+        settings = {**detector.anchors.settings(), "anchor_sizes": [value / side for value in pixels], "steps": None}
+        anchors = DefaultBoxes(**settings)
         return box_regression, class_logits, anchors(size, maps, device=batch.device)
 
 

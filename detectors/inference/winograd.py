@@ -1,7 +1,7 @@
 """3x3 convolutions with less arithmetic, for inference on the CPU.
 
 Winograd's minimal filtering as Lavin & Gray have it ("Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
-arXiv 1509.09308), F(4x4, 3x3): a tile of 4 x 4 outputs costs 36 multiplications a channel in place of 144. cuDNN does
+arXiv 1509.09308), F(4x4, 3x3): a tile of 4 x 4 outputs costs 36 multiplications per channel in place of 144. cuDNN does
 so by itself; oneDNN, which computes torch's convolutions on the CPU, does not.
 """
 
@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectors.inference.packing import can_pack
 from detectors.inference.surgery import Shape, conv_inputs, replace_modules
 
-_TILE = 4  # side of a tile of outputs, in cells
+_TILE = 4  # side of a tile of outputs
 _PATCH = _TILE + 2  # side of the inputs that a tile reads
 # Where polynomials are evaluated, besides infinity. How much is lost to rounding depends on them (Barabasz et al.,
 # "Error Analysis and Improving the Accuracy of Winograd Convolution", arXiv 1803.10986): with the usual 0, 1, -1, 2 and
@@ -83,19 +82,26 @@ def _powers(count: int) -> Tensor:
     return torch.cat([finite, torch.eye(count, dtype=torch.float64)[-1:]])
 
 
-def pays(conv: nn.Conv2d, shape: Shape) -> bool:
+def is_faster(conv: nn.Conv2d, shape: Shape) -> bool:
     """Whether a convolution has a Winograd form, and an input wide and large enough for it to be faster."""
     form = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
     wide = conv.in_channels * conv.out_channels >= _LEAST_WEIGHTS
     return form == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and wide and min(shape[2:]) >= _LEAST_SIDE
 
 
+def has_fast_products(dtype: torch.dtype) -> bool:
+    """Whether the CPU multiplies matrices of this precision at full speed, as the tiles need it."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def use_winograd(module: nn.Module, dtype: torch.dtype, *inputs: object) -> int:
-    """Replace the convolutions of `module(*inputs)` for which it pays on the CPU, in place; returns how many."""
-    if not can_pack(torch.device("cpu"), dtype):
+    """Replace the convolutions of `module(*inputs)` that are faster so on the CPU, in place; returns their number."""
+    if not has_fast_products(dtype):
         return 0
     new: dict[nn.Module, nn.Module] = {
-        conv: WinogradConv2d(conv) for conv, shape in conv_inputs(module, *inputs).items() if pays(conv, shape)
+        conv: WinogradConv2d(conv) for conv, shape in conv_inputs(module, *inputs).items() if is_faster(conv, shape)
     }
     replace_modules(module, new)
     return len(new)

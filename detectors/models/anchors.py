@@ -1,4 +1,4 @@
-"""Default boxes: a fixed grid of prior shapes over every map of a pyramid.
+"""Anchors, which SSD calls default boxes: a fixed grid of box shapes over every map of a pyramid.
 
 Single Shot MultiBox Detector (arXiv 1512.02325), Section 2.2; size patterns of M2Det (arXiv 1811.04533), Section 4.1.
 """
@@ -6,6 +6,7 @@ Single Shot MultiBox Detector (arXiv 1512.02325), Section 2.2; size patterns of 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 _SECOND, _LARGEST = 0.15, 1.05
 
 MapSteps = Sequence[int] | Sequence[tuple[int, int]]
+AspectRatios = Sequence[float] | Sequence[Sequence[float]]
 
 
 def _smallest_size(image_side: float) -> float:
@@ -47,20 +49,49 @@ def _row(values: list[float], device: torch.device | str | None, dtype: torch.dt
     return torch.cat([torch.full((1,), value, device=device, dtype=dtype) for value in values])
 
 
+def _shapes(
+    ratios: Sequence[float], device: torch.device | str | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Widths and heights of a location's boxes relative to its small square, and a mask of the larger square.
+
+    In order: the square, 0 for the larger square, then a wide and a standing box for each ratio.
+    """
+    wide = [math.sqrt(ratio) ** sign for ratio in ratios for sign in (1, -1)]
+    widths = _row([1.0, 0.0, *wide], device, dtype)
+    heights = _row([1.0, 0.0, *(1 / value for value in wide)], device, dtype)
+    return widths, heights, (torch.arange(len(wide) + 2, device=device) == 1).to(dtype)
+
+
+class AnchorGenerator(Protocol):
+    """Default boxes of any kind, as `SSD` takes them: a module, or any callable with this attribute."""
+
+    def __call__(
+        self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]], *, device: torch.device
+    ) -> Tensor:
+        """Boxes (P, 4) as fractions (cx, cy, w, h) of an image, ordered by map, row, column, shape."""
+
+    def boxes_per_location(self, num_maps: int) -> list[int]:
+        """Number of boxes at each location of each map."""
+
+
 class DefaultBoxes(nn.Module):
     """Default boxes of a pyramid as (cx, cy, w, h), fractions of the image.
 
-    A cell of map k has a square of side s_k, a square of side sqrt(s_k * s_(k+1)), and for every aspect ratio r a wide
-    box (s_k * sqrt(r), s_k / sqrt(r)) and the same box standing: six boxes with the default ratios. Rows are ordered by
-    map (finest first), row, column, shape.
-
-    `anchor_sizes` are one more than the maps, increasing fractions of the image side, by default those of
-    `default_anchor_sizes`. `steps` are the pixels from cell to cell of every map, an int or (vertical, horizontal), by
-    default the image's side over the map's, rounded up. `clip` limits all four numbers to 0..1; corners may still lie
-    outside the image.
+    A location of map k has a square of side s_k, a square of side sqrt(s_k * s_(k+1)), and for every aspect ratio r a
+    wide box (s_k * sqrt(r), s_k / sqrt(r)) and the same box standing: six boxes with the default ratios. Rows are
+    ordered by map (finest first), row, column, shape.
 
     On a rectangular image the side that sizes refer to is the geometric mean of height and width: a box then takes the
     same share of the image's area as on a square one, whichever way the image lies. Squares are square in pixels.
+
+    Args:
+        anchor_sizes: increasing fractions of the image side, one more than there are maps; None means those of
+            `default_anchor_sizes`.
+        aspect_ratios: ratios of width to height beside 1, for all maps or one sequence per map.
+        steps: pixels from location to location of every map, an int or (vertical, horizontal); None means the image's
+            side over the map's, rounded up.
+        clip: limit all four numbers to 0..1, or with "sizes" width and height only; corners may still lie outside the
+            image.
 
     Raises:
         ValueError: if sizes are not increasing and positive, or a ratio or a step is not positive.
@@ -74,28 +105,47 @@ class DefaultBoxes(nn.Module):
         self,
         anchor_sizes: Sequence[float] | None = None,
         *,
-        aspect_ratios: Sequence[float] = (2.0, 3.0),
+        aspect_ratios: AspectRatios = (2.0, 3.0),
         steps: MapSteps | None = None,
-        clip: bool = True,
+        clip: bool | Literal["sizes"] = True,
     ) -> None:
         super().__init__()
         if anchor_sizes is not None:
             increasing = all(a < b for a, b in itertools.pairwise(anchor_sizes))
             if len(anchor_sizes) < 2 or not anchor_sizes[0] > 0 or not increasing or math.isinf(anchor_sizes[-1]):
                 raise ValueError(f"anchor_sizes must be two or more increasing positive fractions, got {anchor_sizes}")
-        if not all(0 < ratio < math.inf for ratio in aspect_ratios):
+        self.per_map = any(isinstance(ratios, Sequence) for ratios in aspect_ratios)
+        rows = [list(ratios) for ratios in aspect_ratios] if self.per_map else [list(aspect_ratios)]  # type: ignore
+        if not all(0 < ratio < math.inf for ratios in rows for ratio in ratios):
             raise ValueError(f"aspect_ratios must be positive, got {aspect_ratios}")
         pairs = None if steps is None else [(s, s) if isinstance(s, int) else (s[0], s[1]) for s in steps]
         if pairs is not None and not all(step > 0 for pair in pairs for step in pair):
             raise ValueError(f"steps must be positive pixels, got {steps}")
+        if clip not in (True, False, "sizes"):
+            raise ValueError(f"clip is True, False or 'sizes', got {clip!r}")
         self.anchor_sizes = None if anchor_sizes is None else [float(size) for size in anchor_sizes]
-        self.aspect_ratios = [float(ratio) for ratio in aspect_ratios]
+        self.aspect_ratios = [[float(ratio) for ratio in ratios] for ratios in rows]
         self.steps = pairs
         self.clip = clip
 
-    @property
-    def boxes_per_cell(self) -> int:
-        return 2 + 2 * len(self.aspect_ratios)
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make these default boxes."""
+        ratios = self.aspect_ratios if self.per_map else self.aspect_ratios[0]
+        return {"anchor_sizes": self.anchor_sizes, "aspect_ratios": ratios, "steps": self.steps, "clip": self.clip}
+
+    def ratios(self, num_maps: int) -> list[list[float]]:
+        """The aspect ratios beside 1 of each map.
+
+        Raises:
+            ValueError: if there are ratios for another number of maps.
+        """
+        if self.per_map and len(self.aspect_ratios) != num_maps:
+            raise ValueError(f"{num_maps} maps need {num_maps} rows of aspect_ratios, got {len(self.aspect_ratios)}")
+        return self.aspect_ratios if self.per_map else self.aspect_ratios * num_maps
+
+    def boxes_per_location(self, num_maps: int) -> list[int]:
+        """Number of boxes at each location of each map."""
+        return [2 + 2 * len(ratios) for ratios in self.ratios(num_maps)]
 
     def pixel_sizes(self, image_size: tuple[int, int], num_maps: int) -> list[float]:
         """The `num_maps + 1` sizes in pixels on an image (height, width)."""
@@ -110,7 +160,7 @@ class DefaultBoxes(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Boxes (P, 4) for an image (height, width) in pixels and the maps' (height, width) in cells, finest first.
+        """Boxes (P, 4) for an image (height, width) in pixels and the maps' (height, width), finest first.
 
         Raises:
             ValueError: if a side is not positive, or sizes or steps do not fit the number of maps.
@@ -118,26 +168,26 @@ class DefaultBoxes(nn.Module):
         height, width = image_size
         self._check(height, width, feature_sizes)
         sizes = self.pixel_sizes(image_size, len(feature_sizes))
-        # Half precision cannot tell neighboring cells of a large image apart, so it comes last.
+        # Half precision cannot tell neighboring locations of a large image apart, so it comes last.
         working = torch.promote_types(dtype, torch.float32)
-        # A square, a gap for the larger square (`second`), then wide and standing boxes.
-        wide = [math.sqrt(ratio) ** sign for ratio in self.aspect_ratios for sign in (1, -1)]
-        widths = _row([1.0, 0.0, *wide], device, working)
-        heights = _row([1.0, 0.0, *(1 / value for value in wide)], device, working)
-        second = (torch.arange(self.boxes_per_cell, device=device) == 1).to(working)
-
+        shapes = {tuple(ratios): _shapes(ratios, device, working) for ratios in self.ratios(len(feature_sizes))}
         boxes = []
-        for index, (rows, columns) in enumerate(feature_sizes):
+        for index, ((rows, columns), ratios) in enumerate(zip(feature_sizes, self.ratios(len(feature_sizes)))):
             step_y, step_x = self.steps[index] if self.steps else (-(-height // rows), -(-width // columns))
             small, mean = sizes[index], math.sqrt(sizes[index] * sizes[index + 1])
-            cy = (torch.arange(rows, device=device, dtype=working) + 0.5) * (step_y / height)
-            cx = (torch.arange(columns, device=device, dtype=working) + 0.5) * (step_x / width)
+            widths, heights, second = shapes[tuple(ratios)]
             w = widths * (small / width) + second * (mean / width)
             h = heights * (small / height) + second * (mean / height)
-            cells = torch.broadcast_tensors(cx[:, None], cy[:, None, None], w, h)  # four of [rows, columns, shapes]
-            boxes.append(torch.stack(cells, dim=-1).reshape(-1, 4))
+            cy = (torch.arange(rows, device=device, dtype=working) + 0.5) * (step_y / height)
+            cx = (torch.arange(columns, device=device, dtype=working) + 0.5) * (step_x / width)
+            grid = torch.broadcast_tensors(cx[:, None], cy[:, None, None], w, h)  # four of [rows, columns, shapes]
+            boxes.append(torch.stack(grid, dim=-1).reshape(-1, 4))
         priors = torch.cat(boxes)
-        return (priors.clamp(0, 1) if self.clip else priors).to(dtype)
+        if self.clip == "sizes":
+            priors = torch.cat([priors[:, :2], priors[:, 2:].clamp(0, 1)], dim=1)
+        elif self.clip:
+            priors = priors.clamp(0, 1)
+        return priors.to(dtype)
 
     def _check(self, height: int, width: int, feature_sizes: Sequence[tuple[int, int]]) -> None:
         maps = len(feature_sizes)
@@ -151,5 +201,4 @@ class DefaultBoxes(nn.Module):
             raise ValueError(f"{maps} maps need {maps} steps, got {len(self.steps)}")
 
     def extra_repr(self) -> str:
-        sizes = f"anchor_sizes={self.anchor_sizes}, aspect_ratios={self.aspect_ratios}"
-        return f"{sizes}, steps={self.steps}, clip={self.clip}"
+        return ", ".join(f"{name}={value}" for name, value in self.settings().items())

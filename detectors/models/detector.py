@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detectors.models.inputs import batch_images, check_images, image_sizes
+from detectors.models.inputs import batch_images, check_batch, check_images, image_sizes
 from detectors.models.loss import DetectionLoss
 from detectors.models.postprocess import PostProcess, as_detections
 from pyramids import FeaturePyramid
@@ -45,10 +45,7 @@ class Detector(nn.Module):
             TypeError: for a batch that is not floating point.
             ValueError: for another shape, which the subtraction of the mean might broadcast unnoticed.
         """
-        if batch.dim() != 4 or batch.shape[1] != 3:
-            raise ValueError(f"a batch is RGB, (N, 3, H, W): got the shape {tuple(batch.shape)}")
-        if not batch.is_floating_point():
-            raise TypeError(f"a batch is floating point in 0..1: got {batch.dtype}")
+        check_batch(batch)
         maps: list[Tensor] = self.pyramid(self.normalize(batch))
         return maps
 

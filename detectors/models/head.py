@@ -12,36 +12,45 @@ from torch import Tensor, nn
 class SSDHead(nn.Module):
     """A 3x3 convolution for boxes and one for classes on each map, without weights shared between maps.
 
+    Raises ValueError for counts of boxes for another number of maps.
+
     Args:
         in_channels: channels of each map, finest first.
-        boxes_per_cell: default boxes at each cell.
+        boxes_per_location: default boxes at each location of each map; an int for all maps.
         num_classes: number of classes, the background counted.
-        class_bias: bias `(boxes_per_cell * num_classes)` from which the class predictors start; zeros if None.
+        class_bias: bias `(num_classes)` from which the class predictors of every default box start; zeros if None.
 
     >>> import torch
     >>> from detectors.models.head import SSDHead
-    >>> head = SSDHead([32, 64], boxes_per_cell=6, num_classes=3)
+    >>> head = SSDHead([32, 64], boxes_per_location=6, num_classes=3)
     >>> boxes, logits = head([torch.rand(2, 32, 4, 4), torch.rand(2, 64, 2, 2)])
     >>> boxes.shape, logits.shape
     (torch.Size([2, 120, 4]), torch.Size([2, 120, 3]))
     """
 
     def __init__(
-        self, in_channels: Sequence[int], boxes_per_cell: int, num_classes: int, class_bias: Tensor | None = None
+        self,
+        in_channels: Sequence[int],
+        boxes_per_location: int | Sequence[int],
+        num_classes: int,
+        class_bias: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.boxes_per_cell = boxes_per_cell
-        self.boxes = nn.ModuleList(nn.Conv2d(c, boxes_per_cell * 4, 3, padding=1) for c in in_channels)
-        self.classes = nn.ModuleList(nn.Conv2d(c, boxes_per_cell * num_classes, 3, padding=1) for c in in_channels)
-        # Small weights: at the start every cell predicts its default boxes at the classes' prior, whatever it sees.
+        counts = boxes_per_location
+        counts = [counts] * len(in_channels) if isinstance(counts, int) else list(counts)
+        if len(counts) != len(in_channels):
+            raise ValueError(f"{len(in_channels)} maps need as many boxes_per_location, got {boxes_per_location}")
+        self.boxes = nn.ModuleList(nn.Conv2d(c, n * 4, 3, padding=1) for c, n in zip(in_channels, counts))
+        self.classes = nn.ModuleList(nn.Conv2d(c, n * num_classes, 3, padding=1) for c, n in zip(in_channels, counts))
+        # Small weights: at the start every location predicts its default boxes at the classes' prior, whatever it sees.
         for conv in (*self.boxes, *self.classes):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
         if class_bias is not None:
             with torch.no_grad():
-                for conv in self.classes:
-                    conv.get_parameter("bias").copy_(class_bias)
+                for conv, n in zip(self.classes, counts):
+                    conv.get_parameter("bias").copy_(class_bias.repeat(n))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps `(N, C_i, H_i, W_i)` to box offsets `(N, P, 4)` and class logits `(N, P, num_classes)`.

@@ -5,6 +5,7 @@ The contract is that of torchvision: images are CHW tensors in 0..1, targets dic
 """
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +23,34 @@ def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
     sides = list(size) if isinstance(size, Sequence) else [size, size]
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    # Integral takes NumPy's integers, which JSON does not.
+    if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
         raise ValueError(f"image_size is a side or (height, width) in pixels: got {size}")
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])
+
+
+def check_class_names(names: Sequence[str] | Mapping[int, str] | None, num_classes: int) -> list[str] | None:
+    """Names of the labels from 1 on as a list; a mapping goes from labels to names.
+
+    Raises:
+        TypeError: for a name that is no string.
+        ValueError: for names of other labels than 1 to `num_classes - 1`, or a name that two classes share.
+    """
+    if names is None:
+        return None
+    expected = num_classes - 1
+    if isinstance(names, Mapping):
+        if sorted(names) != list(range(1, num_classes)):
+            raise ValueError(f"class_names maps the labels 1 to {expected} to names: got the labels {sorted(names)}")
+        names = [names[label] for label in range(1, num_classes)]
+    if isinstance(names, str) or len(names) != expected:
+        raise ValueError(f"{num_classes} classes with the background need {expected} names: got {names!r}")
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"class_names are strings: got {name!r}")
+        if list(names).count(name) > 1:
+            raise ValueError(f"class_names must differ: {name!r} stands for two classes")
+    return [str(name) for name in names]  # NumPy's strings become plain ones
 
 
 def check_images(images: Sequence[Tensor]) -> None:
@@ -52,6 +78,19 @@ def check_images(images: Sequence[Tensor]) -> None:
             raise ValueError(f"image {i} has shape {tuple(image.shape)}: expected RGB, (3, H, W)")
         if min(image.shape[1:]) < 2:
             raise ValueError(f"image {i} is {image.shape[1]}x{image.shape[2]} pixels: expected at least 2x2")
+
+
+def check_batch(batch: Tensor) -> None:
+    """Refuse a batch that no detector can take; looks at shape and dtype only.
+
+    Raises:
+        TypeError: for a batch that is not floating point.
+        ValueError: for another shape than `(N, 3, H, W)`, which the subtraction of the mean might broadcast unnoticed.
+    """
+    if batch.dim() != 4 or batch.shape[1] != 3:
+        raise ValueError(f"a batch is RGB, (N, 3, H, W): got the shape {tuple(batch.shape)}")
+    if not batch.is_floating_point():
+        raise TypeError(f"a batch is floating point in 0..1: got {batch.dtype}")
 
 
 def check_targets(images: Sequence[Tensor], targets: Sequence[Target], num_classes: int, *, values: bool) -> None:

@@ -7,6 +7,7 @@ mining". Focal loss: Focal Loss for Dense Object Detection (arXiv 1708.02002), S
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,8 +59,12 @@ class DetectionLoss(nn.Module, ABC):
         """Foreground scores (N, P, C - 1) in 0..1 of logits (N, P, C)."""
 
     @abstractmethod
-    def initial_bias(self, num_anchors: int, num_classes: int) -> Tensor:
-        """Bias (num_anchors * num_classes) of a class head, anchor by anchor, from which training starts calibrated."""
+    def initial_bias(self, num_classes: int) -> Tensor:
+        """Bias (num_classes) of a default box's class logits, from which training starts calibrated."""
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make this loss, without its box coder and `reduce_positives`."""
+        return {"iou_threshold": self.iou_threshold}
 
     def forward(
         self,
@@ -150,14 +155,18 @@ class MultiBoxLoss(DetectionLoss):
         """Softmax over all classes, without the background's column."""
         return class_logits.float().softmax(dim=-1)[..., 1:]
 
-    def initial_bias(self, num_anchors: int, num_classes: int) -> Tensor:
+    def settings(self) -> dict[str, Any]:
+        mining = {"negatives_per_positive": self.negatives_per_positive, "min_negatives": self.min_negatives}
+        return {**super().settings(), **mining}
+
+    def initial_bias(self, num_classes: int) -> Tensor:
         """Starts at the share of foreground that mining shows: 1 in 1 + `negatives_per_positive`, even over classes.
 
         The background's bias is then where its gradient vanishes in the mean, so the first steps move no bias at once.
         """
-        bias = torch.zeros(num_anchors, num_classes)
-        bias[:, 0] = math.log(max(num_classes - 1, 1) * self.negatives_per_positive)
-        return bias.flatten()
+        bias = torch.zeros(num_classes)
+        bias[0] = math.log(max(num_classes - 1, 1) * self.negatives_per_positive)
+        return bias
 
 
 class FocalLoss(DetectionLoss):
@@ -217,11 +226,15 @@ class FocalLoss(DetectionLoss):
         """Sigmoid of every foreground column."""
         return class_logits[..., 1:].float().sigmoid()
 
-    def initial_bias(self, num_anchors: int, num_classes: int) -> Tensor:
+    def settings(self) -> dict[str, Any]:
+        focal = {"alpha": self.alpha, "gamma": self.gamma, "prior_probability": self.prior_probability}
+        return {**super().settings(), **focal}
+
+    def initial_bias(self, num_classes: int) -> Tensor:
         """Every foreground score starts at `prior_probability` (the paper's Section 4.1); the unused column at 0."""
-        bias = torch.full((num_anchors, num_classes), -math.log((1 - self.prior_probability) / self.prior_probability))
-        bias[:, 0] = 0
-        return bias.flatten()
+        bias = torch.full((num_classes,), -math.log((1 - self.prior_probability) / self.prior_probability))
+        bias[0] = 0
+        return bias
 
 
 def _check_shapes(box_regression: Tensor, class_logits: Tensor, priors: Tensor, boxes: Tensor, labels: Tensor) -> None:

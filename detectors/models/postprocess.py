@@ -1,9 +1,9 @@
-"""Post-processing: head outputs to boxes, by score threshold, best candidates a class, NMS and best of the image.
+"""Post-processing: head outputs to boxes, by score threshold, best candidates per class, NMS and best of the image.
 
 SSD (arXiv 1512.02325), Sec. 2.1 "Inference", with soft-NMS as in M2Det (arXiv 1811.04533), Sec. 4.2.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,21 @@ class PostProcess(nn.Module):
         self.extra_pixel = extra_pixel
         self.clip = clip
 
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make this post-processing, without its box coder."""
+        return {
+            "score_threshold": self.score_threshold,
+            "nms": self.nms,
+            "iou_threshold": self.iou_threshold,
+            "sigma": self.sigma,
+            "min_score": self.min_score,
+            "candidates_per_class": self.candidates_per_class,
+            "max_per_class": self.max_per_class,
+            "max_per_image": self.max_per_image,
+            "extra_pixel": self.extra_pixel,
+            "clip": self.clip,
+        }
+
     def forward(
         self, box_regression: Tensor, scores: Tensor, priors: Tensor, sizes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -138,7 +153,7 @@ class PostProcess(nn.Module):
 
 
 def as_detections(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor) -> list[dict[str, Tensor]]:
-    """Split a fixed-size result (N, K, ...) into torchvision's list of `{boxes, labels, scores}`, an image each.
+    """Split a fixed-size result (N, K, ...) into torchvision's list of `{boxes, labels, scores}`, one per image.
 
     Waits for the device once, to read how many detections each image has.
 

@@ -3,16 +3,24 @@
 Paper: `SSD: Single Shot MultiBox Detector`, https://arxiv.org/abs/1512.02325
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from detectors.models.anchors import DefaultBoxes, MapSteps
+from detectors.models.anchors import AnchorGenerator, DefaultBoxes
 from detectors.models.detector import Detector
 from detectors.models.head import SSDHead
-from detectors.models.inputs import Target, as_size, check_images, check_targets, pad_ignored, pad_targets
+from detectors.models.inputs import (
+    Target,
+    as_size,
+    check_class_names,
+    check_images,
+    check_targets,
+    pad_ignored,
+    pad_targets,
+)
 from detectors.models.loss import DetectionLoss, MultiBoxLoss
 from detectors.models.methods import DetectorMethods
 from detectors.models.postprocess import PostProcess
@@ -31,18 +39,19 @@ class SSD(Detector, DetectorMethods):
         num_classes: number of classes, the background counted (COCO 81, VOC 21).
         image_size: side, or (height, width), in pixels to which images are stretched; None takes them as they are, of
             one size in a batch.
-        anchor_sizes: the default boxes' sizes as fractions of the image, one more than there are maps; None means the
-            paper's pattern (`DefaultBoxes`).
-        anchor_steps: pixels from cell to cell of each map; None means the image's side over the map's, rounded up.
+        anchors: generator of the default boxes; `DefaultBoxes()` if None.
+        head: module from the pyramid's maps to box offsets `(N, P, 4)` and class logits `(N, P, num_classes)`, P
+            ordered as the default boxes; `SSDHead` if None.
         loss: `MultiBoxLoss()` if None.
         postprocess: `PostProcess()` if None.
         image_mean: mean of each RGB channel of the images that the backbone was trained on.
         image_std: their standard deviation.
         antialias: stretch images with anti-aliasing, as the training pipeline does.
-        class_names: names of the labels from 1 on, for whom it may concern; saved with the model.
+        class_names: names of the labels from 1 on, or a mapping of labels to names; saved with the model.
 
     Raises:
-        ValueError: for fewer than 2 classes, names of another count, or an image size too small for the neck.
+        ValueError: for fewer than 2 classes, names that do not fit them or that two classes share, or an image size too
+            small for the neck.
 
     >>> import torch
     >>> from pyramids import attach
@@ -59,33 +68,31 @@ class SSD(Detector, DetectorMethods):
         num_classes: int,
         *,
         image_size: int | tuple[int, int] | None = 320,
-        anchor_sizes: Sequence[float] | None = None,
-        anchor_steps: MapSteps | None = None,
+        anchors: AnchorGenerator | None = None,
+        head: nn.Module | None = None,
         loss: DetectionLoss | None = None,
         postprocess: PostProcess | None = None,
         image_mean: Sequence[float] = (0.485, 0.456, 0.406),
         image_std: Sequence[float] = (0.229, 0.224, 0.225),
         antialias: bool = True,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes counts the background, so it is at least 2: got {num_classes}")
-        if class_names is not None and (isinstance(class_names, str) or len(class_names) != num_classes - 1):
-            raise ValueError(
-                f"{num_classes} classes with the background need {num_classes - 1} names: got {class_names!r}"
-            )
-        self.num_classes = num_classes
-        self.class_names = None if class_names is None else list(class_names)
+        self.num_classes = int(num_classes)
+        self.class_names = check_class_names(class_names, self.num_classes)
         self.image_size = as_size(image_size)
         self.antialias = antialias
         self.loss = loss or MultiBoxLoss()
         self.postprocess = postprocess or PostProcess(box_coder=self.loss.box_coder)
         self.pyramid = pyramid
-        self.anchors = DefaultBoxes(anchor_sizes, steps=anchor_steps)
-        per_cell = self.anchors.boxes_per_cell
-        bias = self.loss.initial_bias(per_cell, num_classes)
-        self.head = SSDHead(pyramid.feature_info.channels(), per_cell, num_classes, bias)
+        self.anchors = DefaultBoxes() if anchors is None else anchors  # type: ignore[assignment]
+        channels = pyramid.feature_info.channels()
+        if head is None:
+            per_location = self.anchors.boxes_per_location(len(channels))
+            head = SSDHead(channels, per_location, self.num_classes, self.loss.initial_bias(self.num_classes))
+        self.head = head
         self.register_buffer("image_mean", torch.tensor(image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(image_std).view(3, 1, 1), persistent=False)
         if self.image_size is not None:

@@ -1,60 +1,71 @@
 """Named detectors: `create_detector` as `timm.create_model` reads."""
 
 import difflib
-import inspect
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+import numpy as np
 import timm
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
 
+from detectors.models.anchors import AnchorGenerator, AspectRatios, DefaultBoxes, MapSteps
 from detectors.models.inputs import as_size
 from detectors.models.loss import DetectionLoss, FocalLoss, MultiBoxLoss
 from detectors.models.m2det import M2Det
 from detectors.models.postprocess import PostProcess
 from detectors.models.ssd import SSD
+from detectors.ops.box_coder import BoxCoder
 from pyramids import MLFPN, Neck, attach
 from pyramids.registry import neck_class
 
 # The paper's M2Det is MLFPN at its defaults: 8 levels, 6 scales, 256 channels.
 _THIN = {"num_levels": 4, "channels": 64, "base_channels": (64, 128)}
+_VGG: dict[str, Any] = {"backbone": "vgg16_reduced"}
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "ssd": {"neck": "ssd_extras", "image_size": 320},
     "m2det": {"neck": "mlfpn", "image_size": 320},
-    "m2det_320_vgg16": {"backbone": "vgg16_reduced", "neck": "mlfpn", "image_size": 320},
-    "m2det_512_vgg16": {"backbone": "vgg16_reduced", "neck": "mlfpn", "image_size": 512},
-    "m2det_800_vgg16": {"backbone": "vgg16_reduced", "neck": "mlfpn", "image_size": 800},
+    "m2det_320_vgg16": {**_VGG, "neck": "mlfpn", "image_size": 320},
+    "m2det_512_vgg16": {**_VGG, "neck": "mlfpn", "image_size": 512},
+    "m2det_800_vgg16": {**_VGG, "neck": "mlfpn", "image_size": 800},
     "m2det_320_resnet101": {"backbone": "resnet101", "neck": "mlfpn", "image_size": 320},
     "m2det_512_resnet101": {"backbone": "resnet101", "neck": "mlfpn", "image_size": 512},
     "m2det_320_efficientnet_lite0": {
         "backbone": "tf_efficientnet_lite0",
         "neck": "mlfpn",
+        "neck_kwargs": _THIN,
         "image_size": 320,
-        **_THIN,
     },
-    # Size patterns of SSD300 and SSD512 on COCO (SSD, section 3.3, and its released configurations).
+    # SSD300 and SSD512 on COCO (SSD, section 3.3, and its released configurations): four default boxes on the first and
+    # the last two maps, six on the others.
     "ssd_300_vgg16": {
-        "backbone": "vgg16_reduced",
+        **_VGG,
         "neck": "ssd_extras",
         "image_size": 300,
         "anchor_sizes": (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
+        "aspect_ratios": ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+        "anchor_steps": (8, 16, 32, 64, 100, 300),
+        "anchor_clip": "sizes",
     },
     "ssd_512_vgg16": {
-        "backbone": "vgg16_reduced",
+        **_VGG,
         "neck": "ssd_extras",
-        "layout": "ssd512",
+        "neck_kwargs": {"layout": "ssd512"},
         "image_size": 512,
         "anchor_sizes": (0.04, 0.1, 0.26, 0.42, 0.58, 0.74, 0.9, 1.06),
+        "aspect_ratios": ((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+        "anchor_steps": (8, 16, 32, 64, 128, 256, 512),
+        "anchor_clip": "sizes",
     },
     # The baselines of M2Det's ablation (Table 2).
-    "ssd_320_vgg16": {"backbone": "vgg16_reduced", "neck": "ssd_extras", "image_size": 320},
-    "dssd_320_vgg16": {"backbone": "vgg16_reduced", "neck": "deconv", "image_size": 320},
+    "ssd_320_vgg16": {**_VGG, "neck": "ssd_extras", "image_size": 320},
+    "dssd_320_vgg16": {**_VGG, "neck": "deconv", "image_size": 320},
     "ssd_320_efficientnet_lite0": {"backbone": "tf_efficientnet_lite0", "neck": "ssd_extras", "image_size": 320},
 }
-_LOSSES: dict[str, type[DetectionLoss]] = {"multibox": MultiBoxLoss, "focal": FocalLoss}
+LOSSES: dict[str, type[DetectionLoss]] = {"multibox": MultiBoxLoss, "focal": FocalLoss}
 
 
 def list_detectors() -> list[str]:
@@ -80,80 +91,160 @@ def preset(name: str) -> dict[str, Any]:
     return dict(_PRESETS[name])
 
 
-def _arguments(function: Any) -> set[str]:
-    """Names of a class's arguments, less those that are not a user's to set here."""
-    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = {p.name for p in inspect.signature(function).parameters.values() if p.kind in kinds}
-    return names - {"pyramid", "num_classes", "in_channels", "in_strides"}
-
-
-def create_detector(name: str, num_classes: int = 81, *, pretrained_backbone: bool = False, **overrides: Any) -> SSD:
+def create_detector(
+    name: str,
+    num_classes: int = 81,
+    *,
+    pretrained_backbone: bool = False,
+    backbone_kwargs: Mapping[str, Any] | None = None,
+    neck_kwargs: Mapping[str, Any] | None = None,
+    loss_kwargs: Mapping[str, Any] | None = None,
+    postprocess_kwargs: Mapping[str, Any] | None = None,
+    **detector_settings: Any,
+) -> SSD:
     """Build a detector by name.
 
     Args:
         name: one of `list_detectors()`; `"ssd"` and `"m2det"` take any `backbone=`, and `"ssd"` any `neck=`.
         num_classes: number of classes, the background counted (COCO 81, VOC 21).
         pretrained_backbone: load the backbone's ImageNet weights the timm way.
-        **overrides: settings that replace the preset's: `backbone`, `neck`, `strides`, `image_size`, `loss` ("multibox"
-            or "focal"), `frozen_batch_norm`, and every keyword of `SSD`, of `PostProcess` and of the neck's class.
+        backbone_kwargs: further arguments of `timm.create_model`, such as `drop_path_rate`.
+        neck_kwargs: arguments of the neck's class, such as `num_levels`; they replace the preset's one by one, or all
+            of them where `neck` is another than the preset's.
+        loss_kwargs: arguments of the loss's class, such as `iou_threshold`, `min_negatives` or `alpha`.
+        postprocess_kwargs: arguments of `PostProcess`, such as `nms` or `score_threshold`.
+        **detector_settings: settings that replace the preset's:
+
+            * `backbone`, `neck`, `strides` and `output_stride`, as `pyramids.attach` takes them;
+            * `image_size`, `image_mean`, `image_std`, `antialias`, `class_names` and `head`, as `SSD` takes them;
+            * `anchor_sizes`, `aspect_ratios`, `anchor_steps` and `anchor_clip` of `DefaultBoxes`, or `anchors`, a
+              generator;
+            * `loss`: "multibox", "focal" or a `DetectionLoss`;
+            * `box_variances`: those of the `BoxCoder`;
+            * `frozen_batch_norm`: keep the statistics and weights of batch norms in training.
 
     Raises:
         ValueError: for an unknown name, backbone, neck or loss; suggests the nearest.
-        TypeError: for a setting that nothing takes; lists those that are taken. For an M2Det on another neck.
+        TypeError: for a setting that nothing takes. For an M2Det on another neck.
 
     >>> from detectors import create_detector
-    >>> model = create_detector("m2det", backbone="resnet18", num_classes=4, num_levels=2, channels=32, image_size=320)
-    >>> model.anchors.boxes_per_cell
-    6
+    >>> small = {"num_levels": 2, "channels": 32}
+    >>> model = create_detector("m2det", 4, backbone="resnet18", image_size=320, neck_kwargs=small)
+    >>> model.pyramid.neck.num_levels
+    2
     """
-    settings = {**preset(name), **overrides}
+    parts = {
+        "backbone_kwargs": dict(backbone_kwargs or {}),
+        "neck_kwargs": dict(neck_kwargs or {}),
+        "loss_kwargs": dict(loss_kwargs or {}),
+        "postprocess_kwargs": dict(postprocess_kwargs or {}),
+    }
+    settings = preset(name)
+    for part, own in parts.items():
+        kind = part.removesuffix("_kwargs")
+        replaced = kind in detector_settings and detector_settings[kind] != settings.get(kind)
+        settings[part] = own if replaced else {**settings.get(part, {}), **own}
+    settings |= detector_settings
+    unknown = sorted(settings.keys() - _SETTINGS - parts.keys())
+    if unknown:
+        raise TypeError(
+            f"{unknown} are no settings of a detector: expected any of {sorted(_SETTINGS)}; arguments of a part belong "
+            f"in {', '.join(parts)} (on the command line neck.NAME=VALUE)"
+        )
     if settings.get("backbone") is None:
         raise ValueError(f"{name!r} takes any backbone: name one, as in create_detector({name!r}, backbone='resnet50')")
-    model = _build(name, num_classes, pretrained_backbone, settings)
+    model = _build(name, num_classes, pretrained_backbone, **settings)
     generic = "m2det" if isinstance(model, M2Det) else "ssd"
-    config = {"name": generic, "num_classes": num_classes, **settings}
+    config = {"name": generic, "num_classes": model.num_classes, **settings, "class_names": model.class_names}
     try:
-        model.config = json.loads(json.dumps(config))
+        model.config = json.loads(json.dumps(config, default=_plain))
     except TypeError:  # a module, class or function among the settings: there is no JSON for it, and no saving
         model.config = None
     return model
 
 
-def _build(name: str, num_classes: int, pretrained: bool, settings: Mapping[str, Any]) -> SSD:
-    rest = dict(settings)
-    backbone, neck = rest.pop("backbone"), rest.pop("neck")
+_SETTINGS = {
+    *("backbone", "neck", "strides", "output_stride", "image_size", "image_mean", "image_std", "antialias"),
+    *("class_names", "head", "anchors", "anchor_sizes", "aspect_ratios", "anchor_steps", "anchor_clip"),
+    *("loss", "box_variances", "frozen_batch_norm"),
+}
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"no JSON for a {type(value).__name__}")
+
+
+def _build(
+    name: str,
+    num_classes: int,
+    pretrained: bool,
+    *,
+    backbone: str | nn.Module,
+    neck: str | type[Neck] | Neck,
+    backbone_kwargs: Mapping[str, Any],
+    neck_kwargs: Mapping[str, Any],
+    loss_kwargs: Mapping[str, Any],
+    postprocess_kwargs: Mapping[str, Any],
+    strides: Sequence[int] | None = None,
+    output_stride: int | None = None,
+    image_size: int | tuple[int, int] | None = 320,
+    image_mean: Sequence[float] | None = None,
+    image_std: Sequence[float] | None = None,
+    antialias: bool = True,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    head: nn.Module | None = None,
+    anchors: AnchorGenerator | None = None,
+    anchor_sizes: Sequence[float] | None = None,
+    aspect_ratios: AspectRatios = (2.0, 3.0),
+    anchor_steps: MapSteps | None = None,
+    anchor_clip: bool | Literal["sizes"] = True,
+    loss: str | DetectionLoss = "multibox",
+    box_variances: tuple[float, float] = (0.1, 0.2),
+    frozen_batch_norm: bool = False,
+) -> SSD:
     neck_type = neck_class(neck) if isinstance(neck, str) else neck if isinstance(neck, type) else type(neck)
     kind = M2Det if issubclass(neck_type, MLFPN) else SSD
     if name.startswith("m2det") and kind is not M2Det:
         raise TypeError(f"{name!r} stands on an MLFPN: got neck={neck!r}; create_detector('ssd', ...) takes any neck")
-    frozen = rest.pop("frozen_batch_norm", False)
-    loss = rest.pop("loss", "multibox")
     if isinstance(loss, str):
-        if loss not in _LOSSES:
-            raise ValueError(f"loss is one of {sorted(_LOSSES)}: got {loss!r}")
-        loss = _LOSSES[loss]()
-
-    def take(names: set[str]) -> dict[str, Any]:
-        return {key: rest.pop(key) for key in sorted(names & set(rest))}
-
-    detector_args = take(_arguments(SSD) - {"loss", "postprocess"})
-    postprocess_args = take(_arguments(PostProcess) - {"box_coder"})
-    attach_args = take({"strides", "output_stride"})
-    neck_args = take(_arguments(neck_type)) if not isinstance(neck, Neck) else {}
-    if rest:
-        known = _arguments(SSD) | _arguments(PostProcess) | _arguments(neck_type)
-        known |= {"backbone", "neck", "strides", "output_stride", "frozen_batch_norm"}
-        raise TypeError(f"{name!r} on a {neck_type.__name__} takes no {sorted(rest)}: expected any of {sorted(known)}")
-
-    size = as_size(detector_args.setdefault("image_size", 320))
-    pyramid = attach(backbone, neck, pretrained=pretrained, image_size=size, **attach_args, **neck_args)
-    if isinstance(backbone, str) and "image_mean" not in detector_args:
-        cfg = timm.get_pretrained_cfg(backbone)
-        if cfg is not None:
-            detector_args = {"image_mean": cfg.mean, "image_std": cfg.std, **detector_args}
-    postprocess = PostProcess(box_coder=loss.box_coder, **postprocess_args)
-    model = kind(pyramid, num_classes, loss=loss, postprocess=postprocess, **detector_args)
-    return freeze_batch_norm(model) if frozen else model
+        if loss not in LOSSES:
+            raise ValueError(f"loss is one of {sorted(LOSSES)} or a DetectionLoss: got {loss!r}")
+        loss = LOSSES[loss](**{"box_coder": BoxCoder(box_variances), **loss_kwargs})
+    elif loss_kwargs:
+        raise TypeError(f"the loss is built already and takes no arguments: got {sorted(loss_kwargs)}")
+    if anchors is None:
+        anchors = DefaultBoxes(anchor_sizes, aspect_ratios=aspect_ratios, steps=anchor_steps, clip=anchor_clip)
+    size = as_size(image_size)
+    pyramid = attach(
+        backbone,
+        neck,
+        pretrained=pretrained,
+        image_size=size,
+        strides=strides,
+        output_stride=output_stride,
+        backbone_kwargs=backbone_kwargs,
+        **neck_kwargs,
+    )
+    # Images are normalized as the backbone's weights want it, unless the caller says otherwise.
+    cfg = timm.get_pretrained_cfg(backbone) if isinstance(backbone, str) and image_mean is None else None
+    mean, std = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if cfg is None else (cfg.mean, cfg.std)
+    model = kind(
+        pyramid,
+        num_classes,
+        image_size=size,
+        anchors=anchors,
+        head=head,
+        loss=loss,
+        postprocess=PostProcess(**{"box_coder": loss.box_coder, **postprocess_kwargs}),
+        image_mean=mean if image_mean is None else image_mean,
+        image_std=std if image_std is None else image_std,
+        antialias=antialias,
+        class_names=class_names,
+    )
+    return freeze_batch_norm(model) if frozen_batch_norm else model
 
 
 def freeze_batch_norm(model: SSD) -> SSD:

@@ -39,7 +39,8 @@ def evaluate_cells(
 
     >>> from detectors import create_detector
     >>> from detectors.data import evaluation_transforms
-    >>> model = create_detector("m2det", 7, backbone="resnet10t", num_levels=1, channels=16, image_size=320)
+    >>> small = {"num_levels": 1, "channels": 16}
+    >>> model = create_detector("m2det", 7, backbone="resnet10t", image_size=320, neck_kwargs=small)
     >>> dataset = SyntheticScales.easy(2, transforms=evaluation_transforms())
     >>> cells = evaluate_cells(model, dataset, edges=(24, 64, 192))
     >>> [(cell.complexity, cell.scale) for cell in cells]

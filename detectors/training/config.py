@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from detectors.models.settings import parse_settings
+
 # What a run may be resumed with although it began otherwise: nothing that changes the result.
 FREE_ON_RESUME = frozenset(
     {"output", "workers", "device", "log_steps", "checkpoint_minutes", "max_skipped", "eval_batch_size", "data"}
@@ -42,7 +44,8 @@ class TrainConfig:
     backbone: str | None = None
     """Any timm model, instead of the preset's backbone."""
     settings: list[str] = field(default_factory=list)
-    """Further settings of the detector as NAME=JSON, such as num_levels=2 anchor_sizes=[0.1,0.3,0.9]."""
+    """Further settings of the detector as NAME=JSON or PART.NAME=JSON, such as anchor_sizes=[0.1,0.3,0.9]
+    neck.num_levels=4 loss.min_negatives=0 postprocess.nms=hard backbone.drop_path_rate=0.1."""
     pretrained: bool = False
     """Start from timm's ImageNet weights, from the hub."""
     backbone_weights: str = "auto"
@@ -127,17 +130,9 @@ class TrainConfig:
         """What replaces the preset's settings in `create_detector`.
 
         Raises:
-            ValueError: for a setting that is not NAME=JSON.
+            ValueError: for a setting that is not NAME=JSON or PART.NAME=JSON.
         """
-        found: dict[str, Any] = {}
-        for text in self.settings:
-            name, equals, value = text.partition("=")
-            try:
-                found[name] = json.loads(value)
-            except ValueError:
-                if not equals or not value or value[0] in '[{"':
-                    raise ValueError(f"--settings takes NAME=JSON, such as num_levels=2: got {text!r}") from None
-                found[name] = value  # a plain word
+        found = parse_settings(self.settings)
         if self.backbone is not None:
             found["backbone"] = self.backbone
         if self.image_size is not None:

@@ -50,7 +50,8 @@ def evaluate(
 
     >>> from detectors import create_detector
     >>> from detectors.data import SyntheticScales, evaluation_transforms
-    >>> model = create_detector("m2det", 7, backbone="resnet10t", num_levels=1, channels=16, image_size=320)
+    >>> small = {"num_levels": 1, "channels": 16}
+    >>> model = create_detector("m2det", 7, backbone="resnet10t", image_size=320, neck_kwargs=small)
     >>> figures = evaluate(model, SyntheticScales.easy(2, transforms=evaluation_transforms()))
     >>> 0 <= figures["AP50"] <= 1
     True

@@ -12,8 +12,8 @@ from detectors import create_detector
 
 def build(**changes):
     torch.manual_seed(0)
-    settings = {"num_levels": 2, "num_scales": 3, "channels": 16, "image_size": 64, **changes}
-    return create_detector("m2det", 4, backbone="resnet10t", **settings).eval()
+    neck = {"num_levels": 2, "num_scales": 3, "channels": 16, **changes}
+    return create_detector("m2det", 4, backbone="resnet10t", image_size=64, neck_kwargs=neck).eval()
 
 
 @pytest.mark.parametrize("changes", [{}, {"sfam": False}, {"design": "released"}, {"num_levels": 1}], ids=str)

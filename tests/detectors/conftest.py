@@ -29,11 +29,11 @@ def tiny() -> Callable[..., nn.Module]:
         from detectors import create_detector
 
         torch.manual_seed(0)
-        small = {"backbone": "test_resnet", "image_size": 64}
+        small: dict[str, object] = {"backbone": "test_resnet", "image_size": 64}
         if name == "m2det":
-            small |= {"num_levels": 2, "num_scales": 3, "channels": 16, "base_channels": (16, 16)}
+            small["neck_kwargs"] = {"num_levels": 2, "num_scales": 3, "channels": 16, "base_channels": (16, 16)}
         elif "neck" not in overrides:
-            small |= {"neck": "fpn", "out_channels": 16}
+            small |= {"neck": "fpn", "neck_kwargs": {"out_channels": 16}}
         model = create_detector(name, num_classes, **{**small, **overrides})
         with torch.no_grad():
             for conv in model.head.classes:

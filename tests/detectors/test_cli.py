@@ -146,7 +146,9 @@ def test_info_adds_up():
     from detectors.commands.info import part_flops
 
     with torch.device("meta"):
-        model = create_detector("ssd", 3, backbone="test_resnet", neck="fpn", out_channels=16, image_size=64)
+        model = create_detector(
+            "ssd", 3, backbone="test_resnet", neck="fpn", neck_kwargs={"out_channels": 16}, image_size=64
+        )
     flops = part_flops(model)
     assert flops["all"] == flops["backbone"] + flops["neck"] + flops["head"]
     # 3x3 convolutions from 16 channels to 6 * (4 + 3) on 84 cells, a multiply-add counted as two.

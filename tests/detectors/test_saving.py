@@ -24,7 +24,7 @@ def assert_same(one, other):
     ("name", "settings"),
     [
         ("ssd", {"class_names": ["cat", "dog", "émeu"], "anchor_sizes": (0.1, 0.3, 0.6, 0.9)}),
-        ("m2det", {"loss": "focal", "image_size": (64, 96), "score_threshold": 0.001}),
+        ("m2det", {"loss": "focal", "image_size": (64, 96), "postprocess_kwargs": {"score_threshold": 0.001}}),
         ("ssd", {"frozen_batch_norm": True, "antialias": False, "image_mean": (0.5, 0.5, 0.5)}),
     ],
 )
@@ -123,7 +123,7 @@ def test_a_hand_made_detector_says_why_it_cannot_be_saved(tmp_path):
 
 
 def test_settings_without_json_cannot_be_saved(tiny, tmp_path):
-    model = tiny(act_layer=nn.SiLU, neck="fpn", out_channels=16)
+    model = tiny(neck="fpn", neck_kwargs={"out_channels": 16, "act_layer": nn.SiLU})
     with pytest.raises(ValueError, match="plain values"):
         model.save_pretrained(tmp_path)
 

@@ -13,7 +13,7 @@ from pyramids.tum import tum_output_sizes
 VGG16_REDUCED = 20.48e6  # parameters of the backbone in the paper's counts
 ANCHORS, CLASSES = 6, 81
 QUICK = [name for name in CLAUSES if name not in ("compiles", "exports", "onnx")]
-SMALL = {"num_levels": 2, "num_scales": 3, "channels": 8, "base_channels": (4, 8), "reduction": 2}
+SMALL = {"num_levels": 2, "num_scales": 3, "channels": 8, "base_channels": (4, 8), "rd_ratio": 1 / 2}
 
 
 def on_meta(**kwargs):
@@ -183,7 +183,7 @@ def test_reuse_base_false_feeds_the_base_to_the_first_level_only():
         ({"num_scales": -1}, "num_scales is an integer of at least 2"),
         ({"design": "original"}, "design is one of ['paper', 'released']: got 'original'"),
         ({"smooth": False, "out_channels": 4}, "got out_channels=4"),
-        ({"reduction": 0}, "reduction"),
+        ({"rd_ratio": 0}, "rd_ratio"),
         ({"in_strides": (16, 8)}, "from fine to coarse"),
         ({"in_strides": (8, 16, 32)}, "one stride for each map"),
     ],

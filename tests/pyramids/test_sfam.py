@@ -42,7 +42,7 @@ def test_golden_numbers(prefix, tied):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_forward_is_the_concatenation_times_the_attention(tied):
-    sfam, levels = SFAM(24, SCALES, reduction=4, tied=tied).eval(), levels_of()
+    sfam, levels = SFAM(24, SCALES, rd_ratio=1 / 4, tied=tied).eval(), levels_of()
     with torch.no_grad():
         weights = sfam.attention(levels)
         for out, x, w in zip(sfam(levels), sfam.concatenate(levels), weights, strict=True):
@@ -65,13 +65,13 @@ def permuted(sfam, order):
     for key, value in sfam.state_dict().items():
         where = 1 if key.endswith("fc1.weight") else 0 if "fc2" in key else None
         state[key] = value if where is None else value.index_select(where, channels)
-    other = SFAM(24, SCALES, reduction=4).eval()
+    other = SFAM(24, SCALES, rd_ratio=1 / 4).eval()
     other.load_state_dict(state)
     return other, channels
 
 
 def test_permuted_levels_permute_the_channels():
-    sfam, levels, order = SFAM(24, SCALES, reduction=4).eval(), levels_of(), [2, 0, 1]
+    sfam, levels, order = SFAM(24, SCALES, rd_ratio=1 / 4).eval(), levels_of(), [2, 0, 1]
     other, channels = permuted(sfam, order)
     with torch.no_grad():
         for a, b in zip(other([levels[i] for i in order]), sfam(levels)):
@@ -81,7 +81,7 @@ def test_permuted_levels_permute_the_channels():
 @pytest.mark.parametrize("tied", [False, True])
 def test_permuted_scales(tied):
     """Tied, equal scales get equal attention wherever they stand; untied, each has weights of its own."""
-    sfam = SFAM(24, 2, reduction=2, tied=tied).eval()
+    sfam = SFAM(24, 2, rd_ratio=1 / 2, tied=tied).eval()
     levels = [[maps[0], maps[0]] for maps in levels_of()]
     with torch.no_grad():
         first, second = sfam(levels)
@@ -89,7 +89,7 @@ def test_permuted_scales(tied):
 
 
 def test_attention_does_not_see_where_a_value_stands():
-    sfam, levels = SFAM(24, SCALES, reduction=4).eval(), levels_of()
+    sfam, levels = SFAM(24, SCALES, rd_ratio=1 / 4).eval(), levels_of()
     turned = [[x.flip(2, 3) for x in maps] for maps in levels]
     with torch.no_grad():
         for a, b in zip(sfam.attention(levels), sfam.attention(turned)):

@@ -1,13 +1,17 @@
 """`detector.deploy`: another arrangement of the same arithmetic, so the same numbers."""
 
+import copy
+import io
+
 import pytest
 import torch
 from torch import nn
 
 from detectors import create_detector
-from detectors.inference.deploy import SlicedConv2d, merge_convs
+from detectors.inference.deploy import DeployedDetector
+from detectors.inference.export import export_program
 from detectors.inference.folding import fold_batch_norms
-from detectors.inference.packing import PackedConv2d, can_pack
+from detectors.inference.winograd import has_fast_products
 
 MIXES = [
     ("resnet18", "mlfpn", {"num_levels": 3, "channels": 32}),
@@ -19,10 +23,10 @@ MIXES = [
 ]
 
 
-def lively(backbone: str, neck: str, **kwargs: object):
+def lively(backbone: str, neck: str, image_size: int = 320, **kwargs: object):
     """A detector whose batch norms have statistics of their own and whose head tells inputs apart."""
     torch.manual_seed(0)
-    model = create_detector("ssd", 5, backbone=backbone, neck=neck, **kwargs)
+    model = create_detector("ssd", 5, backbone=backbone, neck=neck, image_size=image_size, neck_kwargs=kwargs)
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
             m.running_mean.normal_(0, 0.1)
@@ -74,7 +78,7 @@ def test_bfloat16_stays_close():
     assert (scores - reference).abs().max() < 0.05
 
 
-def test_another_size_than_built_for_takes_default_boxes_of_its_own():
+def test_without_a_size_of_its_own_default_boxes_follow_the_image():
     model = lively("resnet18", "fpn", out_channels=32)
     model.image_size = None
     images = [torch.rand(3, 96, 128)]
@@ -93,18 +97,8 @@ def test_compiled_numbers_are_the_originals(dtype, tolerance):
     _, scores, _, _ = model.deploy(dtype=dtype, compile=True).forward_fixed(batch, sizes)
     _, reference, _, _ = model.forward_fixed(batch, sizes)
     torch.testing.assert_close(scores, reference, rtol=1e-3, atol=tolerance)
-    if can_pack(batch.device, dtype):  # weights are constants to the compiler, else it could not lay them out anew
+    if has_fast_products(dtype):  # weights are constants to the compiler, else it could not lay them out anew
         assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0
-
-
-def test_on_the_cpu_weights_are_packed_but_for_the_compiler():
-    model = lively("resnet18", "mlfpn", num_levels=2, channels=32)
-    plain = [type(m) for m in model.deploy(compile=True).modules()]
-    packed = [type(m) for m in model.deploy().modules()]
-    assert PackedConv2d not in plain
-    if can_pack(torch.device("cpu"), torch.float32):
-        assert nn.Conv2d not in packed
-        assert packed.count(PackedConv2d) == plain.count(nn.Conv2d)
 
 
 def test_it_stays_where_and_as_it_was_made():
@@ -125,20 +119,67 @@ def test_a_norm_is_folded_only_where_it_alone_reads_its_convolution():
     assert isinstance(apart[2], nn.BatchNorm2d)
 
 
-def test_merged_convolutions_give_the_concatenation_and_zeros():
-    convs = [nn.Conv2d(3, n, 3, padding=1) for n in (2, 5)]
-    x = torch.rand(1, 3, 6, 6)
-    merged = merge_convs(convs, width=8)
-    torch.testing.assert_close(merged(x)[:, :7], torch.cat([conv(x) for conv in convs], dim=1))
-    assert not merged(x)[:, 7:].any()
+def test_a_norm_is_not_folded_where_something_else_reads_its_convolution():
+    class Skip(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            x = self.conv(x)
+            return x + self.norm(x)
+
+    assert fold_batch_norms(Skip().eval(), torch.rand(1, 3, 4, 4)) == 0
 
 
-def test_a_sliced_convolution_is_the_whole_one():
-    conv = nn.Conv2d(3, 10, 3, padding=1, stride=2)
-    sliced = SlicedConv2d(conv, 4)
-    assert [part.out_channels for part in sliced.convs] == [4, 4, 2]
-    x = torch.rand(2, 3, 9, 7)
-    torch.testing.assert_close(sliced(x), conv(x))
+def test_what_cannot_be_traced_is_left_with_a_warning():
+    class Moody(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > 0 else x
+
+    body = Moody(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval()
+    with pytest.warns(UserWarning, match="cannot be traced"):
+        assert fold_batch_norms(body, torch.rand(1, 3, 4, 4)) == 0
+
+
+def test_deploying_draws_no_random_number():
+    model = lively("resnet18", "fpn", out_channels=32)
+    before = torch.get_rng_state()
+    model.deploy()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_copies_and_pickles_give_the_same_detections(dtype):
+    deployed = lively("resnet18", "mlfpn", num_levels=2, channels=32).deploy(dtype=dtype)
+    file = io.BytesIO()
+    torch.save(deployed, file)
+    file.seek(0)
+    batch, sizes = torch.rand(1, 3, 320, 320), torch.tensor([[200, 300]])
+    expected = deployed.forward_fixed(batch, sizes)
+    for other in (copy.deepcopy(deployed), torch.load(file, weights_only=False)):
+        assert all(torch.equal(a, b) for a, b in zip(other.forward_fixed(batch, sizes), expected))
+    compiled = copy.deepcopy(lively("resnet18", "fpn", out_channels=32).deploy(compile=True))
+    assert compiled.compiled
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_detector_of_another_precision_is_deployed_in_the_wanted_one(dtype):
+    model = lively("resnet18", "fpn", out_channels=32)
+    batch, sizes = torch.rand(1, 3, 320, 320), torch.tensor([[320, 320]])
+    expected = model.to(dtype).float().deploy().forward_fixed(batch, sizes)
+    found = model.to(dtype).deploy().forward_fixed(batch, sizes)
+    assert found[3] > 0
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
+def test_another_size_than_built_for_takes_default_boxes_of_its_own():
+    model = lively("resnet18", "fpn", out_channels=32, image_size=160)
+    batch, sizes = torch.rand(1, 3, 96, 224), torch.tensor([[96, 224]])
+    ours, theirs = model.deploy().forward_fixed(batch, sizes), model.forward_fixed(batch, sizes)
+    assert theirs[3] > 0
+    torch.testing.assert_close(ours[1], theirs[1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-3, atol=0.05)
 
 
 @pytest.mark.parametrize("fault", ["NaN scores", "NaN boxes", "equal scores", "no candidates"])
@@ -148,7 +189,7 @@ def test_a_broken_head_breaks_no_detection(fault, dtype):
     with torch.no_grad():
         for boxes, classes in zip(model.head.boxes, model.head.classes):
             if fault == "NaN boxes":
-                boxes.bias[:12] = torch.nan  # three of six boxes a cell
+                boxes.bias[:12] = torch.nan  # three of six boxes per location
             elif fault == "NaN scores":
                 classes.bias[:15] = torch.nan
             else:
@@ -177,3 +218,13 @@ def test_bad_requests_are_refused():
         model.deploy(dtype=torch.float64)
     with pytest.raises(ValueError, match="cannot be trained"):
         model.deploy().train()
+    deployed = model.deploy()
+    with pytest.raises(TypeError, match="got a DeployedDetector"):
+        DeployedDetector(deployed)
+    with pytest.raises(TypeError, match="export takes the SSD or M2Det itself: got a DeployedDetector"):
+        export_program(deployed, "deployed.pt2")
+    sizes = torch.tensor([[64, 64]])
+    with pytest.raises(ValueError, match=r"a batch is RGB, .* got the shape \(1, 1, 64, 64\)"):
+        deployed.forward_fixed(torch.rand(1, 1, 64, 64), sizes)
+    with pytest.raises(TypeError, match="a batch is floating point"):
+        deployed.forward_fixed(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), sizes)

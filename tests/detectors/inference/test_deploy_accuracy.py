@@ -23,7 +23,9 @@ def pictures(length: int, seed: int) -> SyntheticScales:
 def learned() -> SSD:
     """A detector after a minute of training, of about 0.4 AP on pictures that it has not seen."""
     torch.manual_seed(0)
-    model = create_detector("ssd", 4, backbone="test_resnet", neck="fpn", out_channels=64, image_size=96).train()
+    model = create_detector(
+        "ssd", 4, backbone="test_resnet", neck="fpn", neck_kwargs={"out_channels": 64}, image_size=96
+    ).train()
     data = pictures(STEPS * BATCH // 2, seed=0)
     samples = [data[i] for i in range(len(data))]
     optimizer = torch.optim.AdamW(model.parameters())

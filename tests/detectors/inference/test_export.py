@@ -45,7 +45,7 @@ def test_onnx(tiny, tmp_path, name):
 @KINDS
 @pytest.mark.parametrize("nms", ["linear", "hard"])
 def test_program(tiny, tmp_path, name, nms):
-    model = tiny(name, spread=30, nms=nms).eval()
+    model = tiny(name, spread=30, postprocess_kwargs={"nms": nms}).eval()
     path = tmp_path / "detector.pt2"
     export_program(model, path)
     assert [file.name for file in tmp_path.iterdir()] == ["detector.pt2"]
@@ -59,7 +59,7 @@ def test_suppression_is_checked_where_the_probe_shows_nothing(tiny, tmp_path, mo
 
     counts = []
     monkeypatch.setattr(export, "check", lambda *arguments: counts.append(check(*arguments)) or counts[-1])
-    export_program(tiny(score_threshold=0.9).eval(), tmp_path / "detector.pt2")
+    export_program(tiny(postprocess_kwargs={"score_threshold": 0.9}).eval(), tmp_path / "detector.pt2")
     assert counts[0] == 0 < counts[1]
 
 

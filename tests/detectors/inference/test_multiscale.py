@@ -8,7 +8,7 @@ from detectors.inference.multiscale import MultiScale
 
 @pytest.fixture
 def model(tiny):
-    return tiny("m2det", loss="focal", score_threshold=0.0, spread=30).eval()
+    return tiny("m2det", loss="focal", postprocess_kwargs={"score_threshold": 0.0}, spread=30).eval()
 
 
 def pictures():
@@ -54,7 +54,7 @@ def test_every_look_counts(model):
 
 
 def test_detector_without_image_size(tiny):
-    looks = MultiScale(tiny(image_size=None, score_threshold=0.0).eval(), scales=(1.0, 1.5))
+    looks = MultiScale(tiny(image_size=None, postprocess_kwargs={"score_threshold": 0.0}).eval(), scales=(1.0, 1.5))
     [found] = looks([torch.rand(3, 64, 96)])
     assert len(found["boxes"]) > 0
     assert (found["boxes"][:, 2] <= 96).all()

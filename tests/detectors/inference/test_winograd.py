@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from detectors import create_detector
-from detectors.inference.packing import can_pack
-from detectors.inference.winograd import WinogradConv2d, pays, use_winograd
+from detectors.inference.winograd import WinogradConv2d, has_fast_products, is_faster, use_winograd
 
 CPU = torch.device("cpu")
 
@@ -65,10 +64,10 @@ def test_wide_convolutions_stay_within_their_rounding(dtype, rounding):
 )
 def test_it_is_used_for_wide_plain_3x3_convolutions_on_large_maps(inputs, outputs, kwargs, side, expected):
     plain = conv(inputs, outputs, **kwargs)
-    assert pays(plain, (1, inputs, side, 40)) is expected
+    assert is_faster(plain, (1, inputs, side, 40)) is expected
     body = nn.Sequential(plain, nn.ReLU())
     replaced = use_winograd(body, torch.float32, torch.rand(1, inputs, side, 40))
-    assert replaced == int(expected and can_pack(CPU, torch.float32))
+    assert replaced == int(expected and has_fast_products(torch.float32))
     assert isinstance(body[0], WinogradConv2d) == bool(replaced)
 
 
@@ -78,14 +77,16 @@ def test_in_half_precision_convolutions_stay():
     assert isinstance(body[0], nn.Conv2d)
 
 
-@pytest.mark.skipif(not can_pack(CPU, torch.float32), reason="no oneDNN here")
+@pytest.mark.skipif(not has_fast_products(torch.float32), reason="no oneDNN here")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
 def test_a_wide_detector_deployed_gives_the_original_numbers(dtype, tolerance):
     torch.manual_seed(0)
-    model = create_detector("ssd", 5, backbone="resnet18", neck="fpn", out_channels=256, image_size=160).eval()
+    model = create_detector(
+        "ssd", 5, backbone="resnet18", neck="fpn", neck_kwargs={"out_channels": 256}, image_size=160
+    ).eval()
     for layer in (*model.head.boxes, *model.head.classes):
         nn.init.normal_(layer.weight, std=0.02)
-    if not can_pack(CPU, dtype):
+    if not has_fast_products(dtype):
         pytest.skip(f"no oneDNN in {dtype} here")
     deployed = model.deploy(dtype=dtype)
     assert any(isinstance(m, WinogradConv2d) for m in deployed.modules())

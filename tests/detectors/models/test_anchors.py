@@ -52,8 +52,8 @@ def test_any_size(height, width, maps, ratios):
     default = DefaultBoxes(aspect_ratios=(2.0, 3.0, 1.6)[:ratios])
     sizes = [(-(-height // 2**k), -(-width // 2**k)) for k in range(3, 3 + maps)]
     priors = default((height, width), sizes)
-    assert default.boxes_per_cell == 2 + 2 * ratios
-    assert priors.shape == (default.boxes_per_cell * sum(rows * columns for rows, columns in sizes), 4)
+    assert default.boxes_per_location(len(sizes)) == [2 + 2 * ratios] * len(sizes)
+    assert priors.shape == ((2 + 2 * ratios) * sum(rows * columns for rows, columns in sizes), 4)
     assert priors.min() >= 0
     assert priors.max() <= 1
     assert (priors[:, 2:] > 0).all()

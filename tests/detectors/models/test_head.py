@@ -6,7 +6,7 @@ from detectors.models.head import SSDHead
 
 
 def test_order_is_that_of_default_boxes():
-    head = SSDHead([4, 5], boxes_per_cell=2, num_classes=3)
+    head = SSDHead([4, 5], boxes_per_location=2, num_classes=3)
     with torch.no_grad():
         for conv in head.classes:
             conv.weight.zero_()
@@ -22,8 +22,8 @@ def test_order_is_that_of_default_boxes():
 
 
 def test_starts_at_the_default_boxes_with_the_bias_given():
-    bias = torch.arange(12.0)
-    head = SSDHead([8], boxes_per_cell=4, num_classes=3, class_bias=bias)
+    bias = torch.arange(3.0)
+    head = SSDHead([8], boxes_per_location=4, num_classes=3, class_bias=bias)
     boxes, classes = head([torch.zeros(1, 8, 1, 1)])
     assert not boxes.any()
-    assert classes.flatten().tolist() == bias.tolist()
+    assert classes.flatten().tolist() == [0.0, 1.0, 2.0] * 4

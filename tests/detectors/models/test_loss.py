@@ -196,13 +196,13 @@ def test_scores():
 def test_initial_bias_is_calibrated(classes):
     multibox, focal = MultiBoxLoss(), FocalLoss()
     for loss in (multibox, focal):
-        assert loss.initial_bias(6, classes).shape == (6 * classes,)
-    scores = focal.scores(focal.initial_bias(6, classes).view(1, 6, classes))
+        assert loss.initial_bias(classes).shape == (classes,)
+    scores = focal.scores(focal.initial_bias(classes).expand(1, 6, classes))
     torch.testing.assert_close(scores, torch.full_like(scores, 0.01))
-    scores = multibox.scores(multibox.initial_bias(6, classes).view(1, 6, classes))
+    scores = multibox.scores(multibox.initial_bias(classes).expand(1, 6, classes))
     torch.testing.assert_close(scores.sum(dim=-1), torch.full((1, 6), 0.25))
     # Positives and the negatives mined beside them pull the background's bias equally hard.
-    bias = multibox.initial_bias(1, classes).requires_grad_()
+    bias = multibox.initial_bias(classes).requires_grad_()
     _, _, priors, boxes, labels = make_batch(0)
     conf = bias.expand(2, len(PRIORS), classes)
     multibox(torch.zeros(2, len(PRIORS), 4), conf, priors, boxes, labels.clamp(max=classes - 1))[
@@ -220,7 +220,7 @@ def test_first_steps_do_not_diverge(loss):
         features = torch.randn(2, len(priors), 32)
         boxes_head, classes_head = nn.Linear(32, 4), nn.Linear(32, 5)
         nn.init.normal_(classes_head.weight, std=0.01)
-        classes_head.bias.data = loss.initial_bias(1, 5)
+        classes_head.bias.data = loss.initial_bias(5)
         parameters = [*boxes_head.parameters(), *classes_head.parameters()]
         optimizer = torch.optim.SGD(parameters, lr=rate, momentum=0.9)
         history = []

@@ -148,7 +148,9 @@ def test_rectangular_input(tiny):
 
 def test_batch_of_one_trains_at_320(tiny, targets):
     # The last map is 1x1, where a batch of one gives batch norm a single value.
-    model = tiny("m2det", image_size=320, num_scales=6).train()
+    model = tiny(
+        "m2det", image_size=320, neck_kwargs={"num_levels": 2, "channels": 16, "base_channels": (16, 16)}
+    ).train()
     assert model.pyramid.output_sizes((320, 320))[-1] == (1, 1)
     losses = model(images((320, 320)), targets(2, size=(320, 320)))
     sum(losses.values()).backward()

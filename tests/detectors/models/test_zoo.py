@@ -38,7 +38,7 @@ def test_maps_and_default_boxes(size, maps, boxes):
     [(2, 256, 40.1), (4, 128, 34.2), (4, 256, 60.2), (8, 128, 47.5), (8, 256, 98.9), (16, 128, 73.9), (16, 256, 176.8)],
 )
 def test_parameters_of_table_3(levels, channels, published):
-    model = on_meta("m2det_320_vgg16", num_levels=levels, channels=channels)
+    model = on_meta("m2det_320_vgg16", neck_kwargs={"num_levels": levels, "channels": channels})
     count = sum(p.numel() for p in model.parameters()) / 1e6
     assert count == pytest.approx(published, rel=0.05)
 
@@ -84,7 +84,7 @@ def test_necks_by_name(tiny, targets, neck):
 
 def test_an_mlfpn_makes_an_m2det(tiny):
     settings = {"num_levels": 1, "num_scales": 3, "channels": 16, "base_channels": (16, 16)}
-    assert isinstance(tiny("ssd", neck="mlfpn", **settings), M2Det)
+    assert isinstance(tiny("ssd", neck="mlfpn", neck_kwargs=settings), M2Det)
 
 
 def test_a_neck_of_the_users_takes_its_arguments(tiny):
@@ -92,7 +92,7 @@ def test_a_neck_of_the_users_takes_its_arguments(tiny):
         def __init__(self, in_channels, in_strides, width=8):
             super().__init__(in_channels, in_strides, out_channels=width)
 
-    assert tiny(neck=Narrow, width=12).pyramid.out_channels == [12, 12, 12]
+    assert tiny(neck=Narrow, neck_kwargs={"width": 12}).pyramid.out_channels == [12, 12, 12]
 
     class Deeper(MLFPN):
         pass
@@ -103,7 +103,9 @@ def test_a_neck_of_the_users_takes_its_arguments(tiny):
 def test_normalization_is_the_backbones():
     model = on_meta("ssd_320_vgg16")
     assert model.image_mean.shape == (3, 1, 1)
-    inception = create_detector("ssd", 3, backbone="test_vit", neck="fpn", out_channels=16, image_size=160)
+    inception = create_detector(
+        "ssd", 3, backbone="test_vit", neck="fpn", neck_kwargs={"out_channels": 16}, image_size=160
+    )
     assert inception.image_mean.flatten().tolist() == [0.5, 0.5, 0.5]
 
 
@@ -121,7 +123,12 @@ def test_anchor_sizes_replace_the_pattern(tiny):
         ({"name": "ssd", "backbone": "test_resnet", "neck": "fnp"}, ValueError, "fpn"),
         ({"name": "ssd_300_vgg16", "loss": "hinge"}, ValueError, "'focal', 'multibox'"),
         ({"name": "m2det", "backbone": "test_resnet", "neck": "fpn"}, TypeError, "stands on an MLFPN: got neck='fpn'"),
-        ({"name": "ssd_300_vgg16", "num_level": 3}, TypeError, r"takes no \['num_level'\]: expected any of"),
+        (
+            {"name": "ssd_300_vgg16", "num_level": 3},
+            TypeError,
+            r"\['num_level'\] are no settings .* belong in .*neck_kwargs",
+        ),
+        ({"name": "m2det_320_vgg16", "neck_kwargs": {"num_level": 3}}, TypeError, "MLFPN.*'num_level'"),
     ],
 )
 def test_errors(arguments, error, message):

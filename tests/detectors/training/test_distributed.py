@@ -49,8 +49,9 @@ def test_uneven_evaluation_loses_and_repeats_no_image(data: Path, tmp_path: Path
     from detectors import create_detector
 
     # 5 images in batches of 2 over 2 processes. A bias makes every image yield detections.
+    neck, keep_all = {"num_levels": 1, "num_scales": 3, "channels": 16}, {"score_threshold": 0.0}
     model = create_detector(
-        "m2det", 7, backbone="test_resnet", image_size=64, num_levels=1, num_scales=3, channels=16, score_threshold=0.0
+        "m2det", 7, backbone="test_resnet", image_size=64, neck_kwargs=neck, postprocess_kwargs=keep_all
     )
     model.save_pretrained(tmp_path / "model")
     in_processes(2, evaluate_into, data, tmp_path / "model", tmp_path / "two.json")

@@ -19,9 +19,8 @@ from detectors.training.step import GuardedOptimizer, Stepper, WeightAverage
 
 def make_stepper(optimizer: str, **changes: Any) -> Stepper:
     torch.manual_seed(0)
-    model = create_detector(
-        "m2det", 3, backbone="test_resnet", image_size=64, num_levels=1, num_scales=3, channels=16
-    ).train()
+    neck = {"num_levels": 1, "num_scales": 3, "channels": 16}
+    model = create_detector("m2det", 3, backbone="test_resnet", image_size=64, neck_kwargs=neck).train()
     config = TrainConfig(optimizer=optimizer, device="cpu", batch_size=2, **changes)  # type: ignore[arg-type]
     return Stepper(model, config, make_accelerator(config), total=100)
 

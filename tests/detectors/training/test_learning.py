@@ -14,7 +14,13 @@ def test_eight_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     export_coco(tmp_path / "data", pictures)
     data, run = str(tmp_path / "data"), str(tmp_path / "run")
     options = ["--backbone", "resnet10t", "--image-size", "96", "--epochs", "60", "--batch-size", "4", "--lr", "2e-3"]
-    options += ["--settings", *TINY[:2], "channels=32", "base_channels=[32,64]", "anchor_sizes=[0.1,0.2,0.4,0.8]"]
+    options += [
+        "--settings",
+        *TINY[:2],
+        "neck.channels=32",
+        "neck.base_channels=[32,64]",
+        "anchor_sizes=[0.1,0.2,0.4,0.8]",
+    ]
     options += ["--no-augment", "--eval-every", "60", "--workers", "0", "--ema", "0.9", "--device", "cpu"]
     assert main(["train", "--data", data, "--model", "m2det", "--output", run, *options]) == 0
     assert main(["eval", "--data", data, "--checkpoint", run, "--json", str(tmp_path / "figures.json")]) == 0

@@ -21,8 +21,12 @@ COUNTS = [3, 0, 1, 2]
 
 def make_stepper(accelerator: Accelerator, **changes: Any) -> Stepper:
     """A small M2Det with all that a step can have: averages, clipping, accumulation."""
-    settings = {"num_levels": 2, "num_scales": 3, "channels": 16, "base_channels": (16, 16), "image_size": 64}
-    model = create_detector("m2det", 4, backbone="test_resnet", **settings).to(accelerator.device).train()
+    neck = {"num_levels": 2, "num_scales": 3, "channels": 16, "base_channels": (16, 16)}
+    model = (
+        create_detector("m2det", 4, backbone="test_resnet", image_size=64, neck_kwargs=neck)
+        .to(accelerator.device)
+        .train()
+    )
     config = TrainConfig(model="m2det", ema=0.99, clip_norm=10.0, accumulate=2, **changes)
     return Stepper(model, config, accelerator, total=100)
 

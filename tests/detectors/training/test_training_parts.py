@@ -49,7 +49,7 @@ def test_learning_rate_is_in_proportion_to_the_batch() -> None:
 
 
 def test_config_reads_back(tmp_path: Path) -> None:
-    config = TrainConfig(data=tmp_path, model="m2det", output=tmp_path / "run", settings=["channels=16"], epochs=3)
+    config = TrainConfig(data=tmp_path, model="m2det", output=tmp_path / "run", settings=["neck.channels=16"], epochs=3)
     (tmp_path / "config.json").write_text(json.dumps({"train": config.to_json()}))
     assert TrainConfig(**read_config(tmp_path / "config.json")) == config
     assert given(config).keys() == {"data", "model", "output", "settings", "epochs"}
@@ -73,9 +73,9 @@ def test_evaluations_end_with_the_last_epoch() -> None:
 
 
 def test_settings_are_json_or_words() -> None:
-    config = TrainConfig(settings=["channels=16", "neck=fpn", "anchor_sizes=[0.1, 0.2]"], image_size=64)
+    config = TrainConfig(settings=["neck.channels=16", "neck=fpn", "anchor_sizes=[0.1, 0.2]"], image_size=64)
     assert config.detector_settings() == {
-        "channels": 16,
+        "neck_kwargs": {"channels": 16},
         "neck": "fpn",
         "anchor_sizes": [0.1, 0.2],
         "image_size": 64,
@@ -119,8 +119,9 @@ def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_recomputed_activations_change_nothing() -> None:
     torch.manual_seed(0)
-    plain = create_detector("m2det", 3, backbone="test_resnet", image_size=64, num_levels=2, num_scales=3, channels=16)
-    again = create_detector("m2det", 3, backbone="test_resnet", image_size=64, num_levels=2, num_scales=3, channels=16)
+    small = {"num_levels": 2, "num_scales": 3, "channels": 16}
+    plain = create_detector("m2det", 3, backbone="test_resnet", image_size=64, neck_kwargs=small)
+    again = create_detector("m2det", 3, backbone="test_resnet", image_size=64, neck_kwargs=small)
     again.load_state_dict(plain.state_dict())
     checkpoint_activations(again)
     target = {"boxes": torch.tensor([[4.0, 4, 40, 40]]), "labels": torch.tensor([1])}

@@ -18,7 +18,7 @@ from detectors.training import TrainConfig, checkpoint, evaluation, run
 
 # What takes long to import, so that a new process starts in a fraction of a second.
 PRELOAD = ["detectors.training.run", "accelerate", "torch.utils.tensorboard", "faster_coco_eval"]
-TINY = ["num_levels=1", "num_scales=3", "channels=16", "base_channels=[16,16]"]
+TINY = ["neck.num_levels=1", "neck.num_scales=3", "neck.channels=16", "neck.base_channels=[16,16]"]
 
 
 def write_data(folder: Path, train: int = 8, val: int = 5) -> Path:

@@ -1,0 +1,78 @@
+"""Settings of `create_detector` as text, as the command line and run folders hold them, and those of version 0.1.0.
+
+A setting of a part has the part's name before a dot: `neck.num_levels=4` is `neck_kwargs={"num_levels": 4}`.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+PARTS = ("backbone", "neck", "loss", "postprocess")
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Arguments of `create_detector` from texts NAME=JSON or PART.NAME=JSON; a plain word needs no quotes.
+
+    Raises:
+        ValueError: for a text of another form, an unknown part, or a setting that is given twice.
+
+    >>> parse_settings(["neck.num_levels=4", "postprocess.nms=hard", "anchor_sizes=[0.1,0.3,0.9]"])
+    {'neck_kwargs': {'num_levels': 4}, 'postprocess_kwargs': {'nms': 'hard'}, 'anchor_sizes': [0.1, 0.3, 0.9]}
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        part, dot, own = name.rpartition(".")
+        if not equals or not value or not own:
+            raise ValueError(f"a setting is NAME=JSON or PART.NAME=JSON, such as neck.num_levels=2: got {text!r}")
+        if dot and part not in PARTS:
+            raise ValueError(
+                f"{text!r} is for no part of a detector: expected one of {', '.join(PARTS)} before the dot"
+            )
+        place = found.setdefault(f"{part}_kwargs", {}) if dot else found
+        if own in place:
+            raise ValueError(f"the setting {name} is given twice")
+        try:
+            place[own] = json.loads(value)
+        except ValueError:
+            if value[0] in '[{"':
+                raise ValueError(f"the value of {name} is no JSON: {value}") from None
+            place[own] = value
+    return found
+
+
+def format_settings(settings: Mapping[str, Any]) -> list[str]:
+    """Texts from which `parse_settings` makes the same settings.
+
+    >>> format_settings({"neck": "fpn", "neck_kwargs": {"out_channels": 64}})
+    ['neck="fpn"', 'neck.out_channels=64']
+    """
+    texts = []
+    for name, value in settings.items():
+        part = name.removesuffix("_kwargs")
+        own = {f"{part}.{key}": x for key, x in value.items()} if part != name else {name: value}
+        texts += [f"{key}={json.dumps(x)}" for key, x in own.items()]
+    return texts
+
+
+_DETECTOR_0_1 = {
+    *("name", "num_classes", "backbone", "neck", "strides", "output_stride", "image_size", "loss"),
+    *("frozen_batch_norm", "anchor_sizes", "anchor_steps", "image_mean", "image_std", "antialias", "class_names"),
+}
+_POSTPROCESS_0_1 = {
+    *("score_threshold", "nms", "iou_threshold", "sigma", "min_score", "candidates_per_class", "max_per_class"),
+    *("max_per_image", "extra_pixel", "clip"),
+}
+
+
+def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `create_detector` from a saved config; those of version 0.1.0 were one flat record."""
+    if any(name.endswith("_kwargs") for name in config):
+        return dict(config)
+    upgraded = {name: value for name, value in config.items() if name in _DETECTOR_0_1}
+    upgraded["postprocess_kwargs"] = {name: value for name, value in config.items() if name in _POSTPROCESS_0_1}
+    neck = {name: value for name, value in config.items() if name not in _DETECTOR_0_1 | _POSTPROCESS_0_1}
+    if "reduction" in neck:  # of SFAM
+        neck["rd_ratio"] = 1 / neck.pop("reduction")
+    upgraded["neck_kwargs"] = neck
+    return upgraded
