@@ -12,8 +12,7 @@ from torchvision.ops import batched_nms, box_iou
 from benchmarks.command import Cell, Command, run_cells
 from benchmarks.results import Results
 from benchmarks.timing import measure
-from detectors.ops.greedy_nms import plain_greedy_nms
-from detectors.ops.nms import batched_soft_nms
+from detectors.ops.nms import batched_soft_nms, plain_greedy_nms
 
 IOU_THRESHOLD, MIN_SCORE, KEPT = 0.3, 0.001, 200
 BASELINE = "linear, loop over classes"

@@ -17,13 +17,13 @@ from .sfam import SFAM
 from .tum import STUM, TUM
 from .vgg import vgg16_reduced as _vgg16_reduced  # noqa: F401  registers the model with timm
 
-register_neck(MLFPN)
-register_neck(FPN)
-register_neck(PAFPN)
-register_neck(BiFPN)
-register_neck(NASFPN)
-register_neck(FPG)
-register_neck(BFP)
+register_neck("mlfpn")(MLFPN)
+register_neck("fpn")(FPN)
+register_neck("pafpn")(PAFPN)
+register_neck("bifpn")(BiFPN)
+register_neck("nasfpn")(NASFPN)
+register_neck("fpg")(FPG)
+register_neck("bfp")(BFP)
 register_neck("deconv")(DeconvPyramid)
 register_neck("ssd_extras")(SSDExtras)
 

@@ -1,8 +1,8 @@
 """Necks by name: `create_neck` as `timm.create_model` reads."""
 
 import difflib
-from collections.abc import Sequence
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from .neck import Neck
 
@@ -10,16 +10,8 @@ _necks: dict[str, type[Neck]] = {}
 NeckClass = TypeVar("NeckClass", bound=type[Neck])
 
 
-@overload
-def register_neck(name: NeckClass) -> NeckClass: ...
-
-
-@overload
-def register_neck(name: str) -> "_Register": ...
-
-
-def register_neck(name: Any) -> Any:
-    """Class decorator that makes a neck known to `create_neck`, by the given name or its own in lower case.
+def register_neck(name: str) -> Callable[[NeckClass], NeckClass]:
+    """Class decorator that makes a neck known to `create_neck` by a name.
 
     Raises:
         TypeError: for anything but a subclass of `Neck`.
@@ -32,24 +24,20 @@ def register_neck(name: Any) -> Any:
     >>> "my_neck" in list_necks()
     True
     """
-    if isinstance(name, str):
-        return _Register(name)
-    return _Register(name.__name__.lower() if isinstance(name, type) else "")(name)
+    if not isinstance(name, str):
+        raise TypeError(f"register_neck takes the name of the neck, as in @register_neck('my_neck'): got {name!r}")
 
-
-class _Register:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, neck: NeckClass) -> NeckClass:
+    def register(neck: NeckClass) -> NeckClass:
         if not (isinstance(neck, type) and issubclass(neck, Neck)):
             raise TypeError(f"register_neck takes a subclass of Neck: got {neck!r}")
-        other = _necks.get(self.name)
+        other = _necks.get(name, neck)
         # The same class again, as when its module is reloaded or its example run twice, replaces itself.
-        if other is not None and other.__qualname__ != neck.__qualname__:
-            raise ValueError(f"the name {self.name!r} is taken by {other.__module__}.{other.__qualname__}")
-        _necks[self.name] = neck
+        if other.__qualname__ != neck.__qualname__:
+            raise ValueError(f"the name {name!r} is taken by {other.__module__}.{other.__qualname__}")
+        _necks[name] = neck
         return neck
+
+    return register
 
 
 def list_necks() -> list[str]:

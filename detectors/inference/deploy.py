@@ -61,7 +61,7 @@ class DeployedDetector(Detector):
         self.register_buffer("image_mean", model.image_mean, persistent=False)
         self.register_buffer("image_std", model.image_std, persistent=False)
         device = model.image_mean.device
-        blank = torch.zeros(1, 3, *(model.image_size or (320, 320)), device=device)
+        blank = torch.zeros(1, len(model.image_mean), *(model.image_size or (320, 320)), device=device)
         fold_batch_norms(model.pyramid, blank)
         self.pyramid = model.pyramid.to(dtype).to(memory_format=torch.channels_last)
         self.head = model.head.to(dtype).to(memory_format=torch.channels_last)
@@ -115,7 +115,7 @@ class DeployedDetector(Detector):
     @torch.no_grad()
     def forward_fixed(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As `SSD.forward_fixed`: images `(N, 3, H, W)` in 0..1 and sizes `(N, 2)` to boxes, scores, labels, valid."""
-        check_batch(batch)
+        check_batch(batch, len(self.image_mean))
         if self.compiled and not batch.is_cuda:
             from torch._inductor import config
 

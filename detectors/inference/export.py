@@ -153,7 +153,7 @@ def _export(
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
     model = copy.deepcopy(detector).cpu().float().eval().requires_grad_(False)
-    inputs = _probe(batch_size, size or given or (0, 0))
+    inputs = _probe(batch_size, len(model.image_mean), size or given or (0, 0))
     # In the target's folder, so that taking the name at the end is one step.
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, torch.no_grad():
         partial = Path(folder) / path.name
@@ -166,12 +166,12 @@ def _export(
         os.replace(partial, path)
 
 
-def _probe(batch_size: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _probe(batch_size: int, channels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Images with structure at every scale, and sizes that differ from them."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.zeros(batch_size, 3, *size)
+    images = torch.zeros(batch_size, channels, *size)
     for cells in (2, 8, 32, min(size)):
-        noise = torch.rand(batch_size, 3, cells, cells, generator=generator)
+        noise = torch.rand(batch_size, channels, cells, cells, generator=generator)
         images += nn.functional.interpolate(noise, size=size, mode="bilinear") / 4
     sizes = torch.tensor([[size[0] + 7 * i + 3, size[1] * 2 - 5 * i] for i in range(batch_size)])
     return images, sizes.clamp(min=2)

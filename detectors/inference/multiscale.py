@@ -76,7 +76,8 @@ class MultiScale(nn.Module):
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """RGB images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`, as the detector gives them."""
-        check_images(images)
+        mean = self.detector.image_mean
+        check_images(images, len(mean), values=mean.device.type == "cpu")
         looks = []
         for scale in self.scales:
             batch = self._batch(images, scale)

@@ -45,7 +45,7 @@ class Detector(nn.Module):
             TypeError: for a batch that is not floating point.
             ValueError: for another shape, which the subtraction of the mean might broadcast unnoticed.
         """
-        check_batch(batch)
+        check_batch(batch, len(self.image_mean))
         maps: list[Tensor] = self.pyramid(self.normalize(batch))
         return maps
 
@@ -82,8 +82,10 @@ class Detector(nn.Module):
         """Images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`.
 
         Raises:
-            TypeError, ValueError: for images that do not fit; names the image's index.
+            TypeError, ValueError: for images that do not fit; names the image's index. Values are looked at on the CPU
+                only, since a look at values on a GPU makes the host wait for it.
         """
-        check_images(images)
+        device = self.image_mean.device
+        check_images(images, len(self.image_mean), values=device.type == "cpu")
         batch = self.preprocess(images)
-        return as_detections(*self.forward_fixed(batch, image_sizes(images, self.image_mean.device)))
+        return as_detections(*self.forward_fixed(batch, image_sizes(images, device)))

@@ -4,6 +4,7 @@ The contract is that of torchvision: images are CHW tensors in 0..1, targets dic
 `labels` from 1.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 
@@ -53,42 +54,58 @@ def check_class_names(names: Sequence[str] | Mapping[int, str] | None, num_class
     return [str(name) for name in names]  # NumPy's strings become plain ones
 
 
-def check_images(images: Sequence[Tensor]) -> None:
-    """Refuse images that no detector can take; looks at shapes and dtypes only.
+def check_images(images: Sequence[Tensor], channels: int = 3, *, values: bool = False) -> None:
+    """Refuse images that no detector can take; looks at their values only with `values`.
 
     Raises:
         TypeError: for anything but a list of floating-point tensors.
-        ValueError: for an empty list, or an image that is not `(3, H, W)` with sides of at least 2 pixels.
+        ValueError: for an empty list, an image that is not `(channels, H, W)` with sides of at least 2 pixels, and with
+            `values` for an image that is not finite or leaves 0..1.
     """
     if isinstance(images, Tensor) and images.dim() != 4:
-        raise TypeError(f"images are a list of tensors (3, H, W): got one tensor of shape {tuple(images.shape)}")
+        raise TypeError(f"images are a list of tensors (C, H, W): got one tensor of shape {tuple(images.shape)}")
     if not isinstance(images, (Sequence, Tensor)):
-        raise TypeError(f"images are a list of tensors (3, H, W): got a {type(images).__name__}")
+        raise TypeError(f"images are a list of tensors (C, H, W): got a {type(images).__name__}")
     if len(images) == 0:
         raise ValueError("images is empty: a detector needs at least one image")
     for i, image in enumerate(images):
         if not isinstance(image, Tensor):
-            raise TypeError(f"image {i} is a {type(image).__name__}: expected a tensor (3, H, W) with values in 0..1")
+            raise TypeError(f"image {i} is a {type(image).__name__}: expected a tensor (C, H, W) with values in 0..1")
         if not image.is_floating_point():
             raise TypeError(
                 f"image {i} is {image.dtype}: expected floating point in 0..1; divide by 255, or use "
                 "torchvision.transforms.v2.ToDtype(torch.float32, scale=True)"
             )
-        if image.dim() != 3 or image.shape[0] != 3:
-            raise ValueError(f"image {i} has shape {tuple(image.shape)}: expected RGB, (3, H, W)")
+        if image.dim() != 3 or image.shape[0] != channels:
+            kind = "RGB, " if channels == 3 else ""
+            raise ValueError(f"image {i} has shape {tuple(image.shape)}: expected {kind}({channels}, H, W)")
         if min(image.shape[1:]) < 2:
             raise ValueError(f"image {i} is {image.shape[1]}x{image.shape[2]} pixels: expected at least 2x2")
+        if values:
+            _check_range(i, image)
 
 
-def check_batch(batch: Tensor) -> None:
+def _check_range(index: int, image: Tensor) -> None:
+    low, high = (float(value) for value in image.aminmax())
+    if not math.isfinite(low + high):  # NaN is passed on by both
+        raise ValueError(f"image {index} has values that are not finite: expected 0..1")
+    # Interpolation and color jitter may leave the range by a rounding error.
+    if low < -0.01 or high > 1.01:
+        advice = "divide by 255" if high > 10 else "a detector subtracts the mean itself" if low < 0 else ""
+        raise ValueError(f"image {index} has values from {low:g} to {high:g}: expected 0..1{advice and '; ' + advice}")
+
+
+def check_batch(batch: Tensor, channels: int = 3) -> None:
     """Refuse a batch that no detector can take; looks at shape and dtype only.
 
     Raises:
         TypeError: for a batch that is not floating point.
-        ValueError: for another shape than `(N, 3, H, W)`, which the subtraction of the mean might broadcast unnoticed.
+        ValueError: for another shape than `(N, channels, H, W)`, which the subtraction of the mean might broadcast
+            unnoticed.
     """
-    if batch.dim() != 4 or batch.shape[1] != 3:
-        raise ValueError(f"a batch is RGB, (N, 3, H, W): got the shape {tuple(batch.shape)}")
+    if batch.dim() != 4 or batch.shape[1] != channels:
+        kind = "RGB, " if channels == 3 else ""
+        raise ValueError(f"a batch is {kind}(N, {channels}, H, W): got the shape {tuple(batch.shape)}")
     if not batch.is_floating_point():
         raise TypeError(f"a batch is floating point in 0..1: got {batch.dtype}")
 

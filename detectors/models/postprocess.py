@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.ops.box_coder import BoxCoder
-from detectors.ops.nms import batched_soft_nms, check_limits, check_settings
-from detectors.ops.top_k import ordered_top_k
+from detectors.ops.nms import batched_soft_nms, check_limits, check_settings, ordered_top_k
 
 _DEFAULT_IOU_THRESHOLDS = {"linear": 0.3, "gaussian": 0.3, "hard": 0.45}
 

@@ -44,7 +44,8 @@ class SSD(Detector, DetectorMethods):
             ordered as the default boxes; `SSDHead` if None.
         loss: `MultiBoxLoss()` if None.
         postprocess: `PostProcess()` if None.
-        image_mean: mean of each RGB channel of the images that the backbone was trained on.
+        image_mean: mean of each channel of the images that the backbone was trained on; their number is that of the
+            images' channels.
         image_std: their standard deviation.
         antialias: stretch images with anti-aliasing, as the training pipeline does.
         class_names: names of the labels from 1 on, or a mapping of labels to names; saved with the model.
@@ -93,8 +94,10 @@ class SSD(Detector, DetectorMethods):
             per_location = self.anchors.boxes_per_location(len(channels))
             head = SSDHead(channels, per_location, self.num_classes, self.loss.initial_bias(self.num_classes))
         self.head = head
-        self.register_buffer("image_mean", torch.tensor(image_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("image_std", torch.tensor(image_std).view(3, 1, 1), persistent=False)
+        if len(image_mean) != len(image_std):
+            raise ValueError(f"image_mean and image_std have a value per channel: got {image_mean} and {image_std}")
+        self.register_buffer("image_mean", torch.tensor(image_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(image_std).view(-1, 1, 1), persistent=False)
         if self.image_size is not None:
             # Nothing depends on these, but what does not fit is said here rather than at the first image.
             self.anchors(self.image_size, pyramid.output_sizes(self.image_size), device="meta")
@@ -109,8 +112,8 @@ class SSD(Detector, DetectorMethods):
             targets: a dict for each image in training: `boxes` `(n, 4)` absolute xyxy float, `labels` `(n)` int64 from
                 1. An image without boxes has `(0, 4)` and `(0)`. Optional: `ignore_boxes` `(k, 4)`, regions such as
                 crowds, where nothing is background.
-            validate: also check the values of boxes and labels; None does so on the CPU, since looking at values on a
-                GPU makes the host wait for it.
+            validate: also check the values of images, boxes and labels; None does so on the CPU, since a look at values
+                on a GPU makes the host wait for it.
 
         Raises:
             TypeError, ValueError: for images or targets that do not fit; names the image's index.
@@ -119,9 +122,9 @@ class SSD(Detector, DetectorMethods):
             return super().forward(images)
         if targets is None:
             raise ValueError("in training a detector needs targets; call eval() to detect")
-        check_images(images)
         device = self.image_mean.device
         values = device.type == "cpu" if validate is None else validate
+        check_images(images, len(self.image_mean), values=values)
         check_targets(images, targets, self.num_classes, values=values)
         boxes, labels = pad_targets(images, targets, device)
         box_regression, class_logits, priors = self.forward_head(self.preprocess(images))

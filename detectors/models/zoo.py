@@ -231,6 +231,9 @@ def _build(
     # Images are normalized as the backbone's weights want it, unless the caller says otherwise.
     cfg = timm.get_pretrained_cfg(backbone) if isinstance(backbone, str) and image_mean is None else None
     mean, std = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if cfg is None else (cfg.mean, cfg.std)
+    channels = backbone_kwargs.get("in_chans", 3)
+    if channels != 3:  # timm sums or repeats the weights of RGB; their mean statistics fit each channel best
+        mean, std = ([sum(values) / len(values)] * channels for values in (mean, std))
     model = kind(
         pyramid,
         num_classes,

@@ -6,15 +6,26 @@ score lowered: `"linear"` multiplies by 1 - IoU if the IoU is above the threshol
 any IoU, `"hard"` removes it if the IoU is above the threshold, as `torchvision.ops.nms` does. Soft methods drop a box
 whose lowered score is below `min_score`.
 
-The answer is the same on every device. Overlaps are computed in float32, half-precision input included. Equal scores
-are taken in the order of their index. A candidate needs a finite box and a finite score of at least 0: others (NaN,
-padding with a score of -1) are never picked and lower nobody's score.
+The answer is the same on every device. Overlaps are computed in float32, half-precision input included, and the
+gaussian's exponential in float64. Equal scores are taken in the order of their index. A candidate needs a finite box
+and a finite score of at least 0: others (NaN, padding with a score of -1) are never picked and lower nobody's score.
+
+From the top: the two functions for users, the operator that keeps the loop out of compiled and exported graphs, and the
+loop. CUDA has a Triton kernel of the loop (`nms_triton`), ONNX a translation of the operator (`nms_onnx`).
 """
 
+import functools
+import importlib.util
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from detectors.ops.greedy_nms import METHODS, greedy_nms
+METHODS = ("linear", "gaussian", "hard")
+
+# Beyond this many candidates a row no longer fits the registers of one Triton program.
+TRITON_MAX_CANDIDATES = 8192
 
 
 def soft_nms(
@@ -120,9 +131,9 @@ def batched_soft_nms(
     top_boxes = torch.where(is_detection[..., None], top_boxes, 0.0)
     pad = max_per_image - found
     return (
-        torch.nn.functional.pad(top_boxes, (0, 0, 0, pad)),
-        torch.nn.functional.pad(top_scores.clamp(min=0), (0, pad)),
-        torch.nn.functional.pad(label, (0, pad)),
+        F.pad(top_boxes, (0, 0, 0, pad)),
+        F.pad(top_scores.clamp(min=0), (0, pad)),
+        F.pad(label, (0, pad)),
         is_detection.sum(1),
     )
 
@@ -152,3 +163,175 @@ def _check_tensors(boxes: Tensor, scores: Tensor) -> None:
             raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
     if boxes.device != scores.device:
         raise ValueError(f"boxes and scores must be on one device, got {boxes.device} and {scores.device}")
+
+
+@torch.library.custom_op("pyramids::greedy_nms", mutates_args=())
+def greedy_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    method: str,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    max_picks: int,
+    max_kept: int,
+) -> tuple[Tensor, Tensor]:
+    """Pick as `plain_greedy_nms` within every class of every image, then keep the best picks of each image.
+
+    `boxes` is float32 (N, C, M, 4) in xyxy, or (N, 1, M, 4) where classes share them; `scores` is float32 (N, C, M). A
+    class gives at most `max_picks`; `max_kept` is at most C times that. Returns, in falling score, equal ones by class,
+    then index, the places in C * M of the picks, int64 (N, max_kept), and their scores, float32 (N, max_kept); both are
+    -1 beyond the last.
+    """
+    if scores.numel() == 0 or max_kept == 0:
+        shape = (scores.shape[0], max_kept)
+        return scores.new_full(shape, -1, dtype=torch.int64), scores.new_full(shape, -1.0)
+    if scores.is_cuda and scores.shape[2] <= TRITON_MAX_CANDIDATES and _has_triton():
+        from detectors.ops.nms_triton import greedy_nms_triton as pick
+    elif scores.device.type == "cpu":
+        pick = trimmed_greedy_nms
+    else:
+        pick = plain_greedy_nms
+    settings = (method, iou_threshold, sigma, min_score, max_picks)
+    index, value = pick(boxes.flatten(0, 1), scores.flatten(0, 1), *settings)
+    return _best_of_image(index, value, scores, max_kept)
+
+
+@greedy_nms.register_fake
+def _(
+    boxes: Tensor,
+    scores: Tensor,
+    method: str,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    max_picks: int,
+    max_kept: int,
+) -> tuple[Tensor, Tensor]:
+    shape = (scores.shape[0], max_kept)
+    return scores.new_empty(shape, dtype=torch.int64), scores.new_empty(shape)
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _single(number: float) -> float:
+    """Round to float32, the precision in which a kernel receives its scalars."""
+    return float(np.float32(number))
+
+
+def _best_of_image(index: Tensor, value: Tensor, scores: Tensor, max_kept: int) -> tuple[Tensor, Tensor]:
+    """From the picks of every class, (N * C, max_picks), the best of every image as `greedy_nms` gives them."""
+    images, classes, count = scores.shape
+    picks = value.shape[1]
+    value, place = ordered_top_k(value.view(images, classes * picks), max_kept)
+    index = index.view(images, classes * picks).gather(1, place) + place // max(picks, 1) * count
+    return index.where(value >= 0, -1), value
+
+
+def _candidates(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Give every row of scores its boxes, and every non-candidate an empty box and the score -1."""
+    boxes = boxes.repeat_interleave(scores.shape[0] // boxes.shape[0], dim=0)
+    valid = boxes.isfinite().all(-1) & scores.isfinite() & (scores >= 0)
+    return boxes.masked_fill(~valid[..., None], 0.0), scores.masked_fill(~valid, -1.0)
+
+
+def trimmed_greedy_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    method: str,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    max_picks: int,
+) -> tuple[Tensor, Tensor]:
+    """As `plain_greedy_nms`, on the CPU: without the rows and the columns in which no candidate stands.
+
+    Few boxes of a trained detector pass its score threshold, and most classes have none.
+    """
+    index = scores.new_full((len(scores), max_picks), -1, dtype=torch.int64)
+    value = scores.new_full((len(scores), max_picks), -1.0)
+    boxes, scores = _candidates(boxes, scores)
+    counts = (scores >= 0).sum(dim=1)
+    busy = counts.nonzero()[:, 0]
+    if len(busy) == 0:
+        return index, value
+    # Columns stay in order, for of equal scores the first is picked.
+    columns = ordered_top_k(scores[busy], int(counts.max()))[1].sort(dim=1).values
+    scores = scores[busy].gather(1, columns)
+    boxes = boxes[busy].gather(1, columns[..., None].expand(-1, -1, 4))
+    at, picked = plain_greedy_nms(boxes, scores, method, iou_threshold, sigma, min_score, max_picks)
+    index[busy] = columns.gather(1, at.clamp(min=0)).where(at >= 0, -1)
+    value[busy] = picked
+    return index, value
+
+
+def plain_greedy_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    method: str,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    max_picks: int,
+) -> tuple[Tensor, Tensor]:
+    """Pick the highest score of every row again and again, each time lowering the scores of the boxes it overlaps.
+
+    `boxes` is float32 (R, M, 4) in xyxy, `scores` float32 (B, M) with B a multiple of R: rows of scores share boxes in
+    runs of B // R. A candidate is a finite box with a finite score of at least 0; anything else is never picked and
+    never suppresses. Equal scores are picked in the order of their index. Returns the picked indices, int64
+    (B, max_picks), and their scores at that moment, float32 (B, max_picks); both are -1 beyond the last pick.
+    """
+    rows, count = scores.shape
+    index = scores.new_full((rows, max_picks), -1, dtype=torch.int64)
+    value = scores.new_full((rows, max_picks), -1.0)
+    if rows == 0 or count == 0:
+        return index, value
+    left, scores = _candidates(boxes, scores)
+    x1, y1, x2, y2 = left.unbind(-1)
+    area = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
+    for pick in range(min(max_picks, count)):
+        best, at = scores.max(dim=1, keepdim=True)
+        found = best >= 0
+        if best.device.type == "cpu" and not found.any():  # elsewhere a look at values would wait for the device
+            break
+        value[:, pick : pick + 1] = best.where(found, -1.0)
+        index[:, pick : pick + 1] = at.where(found, -1)
+        width = torch.minimum(x2, x2.gather(1, at)) - torch.maximum(x1, x1.gather(1, at))
+        height = torch.minimum(y2, y2.gather(1, at)) - torch.maximum(y1, y1.gather(1, at))
+        inter = width.clamp(min=0) * height.clamp(min=0)
+        iou = inter / (area + area.gather(1, at) - inter)
+        scores = scores.scatter(1, at, -1.0)
+        if method == "hard":
+            scores = scores.masked_fill(iou > _single(iou_threshold), -1.0)
+            continue
+        if method == "linear":
+            weight = torch.where(iou > _single(iou_threshold), 1 - iou, 1.0)
+        else:
+            weight = torch.where(iou > 0, torch.exp(-iou.double().square() / _single(sigma)).float(), 1.0)
+        lowered = scores * weight
+        lowered = lowered.masked_fill((iou > 0) & (lowered < _single(min_score)), -1.0)
+        scores = torch.where(scores >= 0, lowered, scores)
+    return index, value
+
+
+@torch.library.custom_op("pyramids::ordered_top_k", mutates_args=())
+def ordered_top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest values of every row, in falling order, and their positions.
+
+    `values` is float32 (..., P), each at least 0 or exactly -1 for "none"; k is at most P. Of equal values the earlier
+    one comes first and is kept at the cut, which `torch.topk` leaves open. Returns values (..., k) and int64 (..., k).
+    """
+    # The bits of such floats rise with their value, so value and position make one unique integer.
+    position = torch.arange(values.shape[-1], device=values.device)
+    key = (values.view(torch.int32).long() << 32) - position
+    index = -key.topk(k, dim=-1).values & 0xFFFFFFFF
+    return values.gather(-1, index), index
+
+
+@ordered_top_k.register_fake
+def _(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    shape = (*values.shape[:-1], k)
+    return values.new_empty(shape), values.new_empty(shape, dtype=torch.int64)

@@ -86,7 +86,7 @@ def _greedy_nms_kernel(
 def greedy_nms_triton(
     boxes: Tensor, scores: Tensor, method: str, iou_threshold: float, sigma: float, min_score: float, max_picks: int
 ) -> tuple[Tensor, Tensor]:
-    """Run `detectors.ops.greedy_nms.greedy_nms` in one launch without waiting for the device."""
+    """Run `detectors.ops.nms.greedy_nms` in one launch without waiting for the device."""
     rows, count = scores.shape
     index = scores.new_empty((rows, max_picks), dtype=torch.int64)
     value = scores.new_empty((rows, max_picks))

@@ -2,14 +2,20 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from detectors import SSD, M2Det, load, save
-from detectors.saving import load_weights
+from detectors import SSD, BoxCoder, DefaultBoxes, FocalLoss, M2Det, PostProcess, load, save
+from detectors.models.settings import format_settings, parse_settings
+from detectors.models.zoo import freeze_batch_norm
+from detectors.saving import build, describe, load_weights
 from pyramids import attach
 
 
@@ -182,3 +188,110 @@ def test_a_refused_saving_leaves_the_folder_as_it_was(tiny, tmp_path):
         with pytest.raises(ValueError, match="save its state_dict"):
             refused(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: setattr(m.postprocess, "score_threshold", 0.2),
+        lambda m: setattr(m, "postprocess", PostProcess(nms="hard", max_per_image=7, clip=False)),
+        lambda m: m.image_mean.copy_(torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)),
+        lambda m: setattr(m, "loss", FocalLoss(alpha=0.4, iou_threshold=0.6)),
+        lambda m: setattr(m, "image_size", (96, 64)),
+        lambda m: setattr(m, "antialias", False),
+        lambda m: setattr(m, "anchors", DefaultBoxes([0.1, 0.2, 0.4, 0.8], steps=[8, (16, 17), 32], clip="sizes")),
+        freeze_batch_norm,
+    ],
+)
+def test_what_was_changed_on_a_built_detector_is_saved(tiny, tmp_path, change):
+    model = tiny("m2det", spread=30)
+    change(model)
+    save(model, tmp_path)
+    loaded = load(tmp_path)
+    assert_same(model, loaded)
+    assert describe(loaded) == describe(model)
+    assert repr(loaded) == repr(model)
+
+
+class Picky(PostProcess):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: setattr(m, "postprocess", Picky()), "the detector's postprocess is a Picky"),
+        (lambda m: setattr(m.pyramid.neck.tums[1], "top", nn.Identity()), r"pyramid\.neck\.tums\.1\.top is Identity"),
+        (lambda m: m.head.boxes[0].register_module("extra", nn.ReLU()), r"head\.boxes\.0\.extra is ReLU.*missing"),
+        (lambda m: freeze_batch_norm(m.pyramid.neck), r"pyramid\.backbone\..* is BatchNorm"),
+        (lambda m: setattr(m.postprocess, "box_coder", BoxCoder((0.3, 0.3))), "box coders of different variances"),
+    ],
+)
+def test_a_change_that_no_config_holds_is_refused(tiny, tmp_path, change, message):
+    model = tiny("m2det")
+    change(model)
+    with pytest.raises(ValueError, match=message):
+        save(model, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_numpys_numbers_and_names_are_saved(tiny, tmp_path):
+    names = np.array(["cat", "dog", "emu"])
+    model = tiny("ssd", np.int64(4), image_size=(np.int64(64), np.int64(96)), class_names=names)
+    save(model, tmp_path)
+    loaded = load(tmp_path)
+    assert (loaded.num_classes, loaded.image_size, loaded.class_names) == (4, (64, 96), ["cat", "dog", "emu"])
+
+
+def test_configs_of_0_1_0_still_build():
+    flat = {
+        "name": "m2det",
+        "num_classes": 4,
+        "neck": "mlfpn",
+        "image_size": [64, 96],
+        "backbone": "test_resnet",
+        **{"num_levels": 2, "num_scales": 3, "channels": 16, "base_channels": [16, 16], "reduction": 8},
+        **{"loss": "focal", "score_threshold": 0.2, "nms": "hard", "clip": False, "class_names": ["a", "b", "c"]},
+        **{"anchor_sizes": [0.1, 0.3, 0.6, 0.9], "anchor_steps": [8, 16, 32], "antialias": False},
+    }
+    model = build(json.dumps({"detector": flat}), Path("config.json"))
+    assert isinstance(model, M2Det)
+    assert model.pyramid.neck.num_levels == 2
+    assert model.pyramid.neck.sfam.excite[0].fc1.out_channels == 2 * 8 // 8
+    assert isinstance(model.loss, FocalLoss)
+    post = model.postprocess
+    assert (post.score_threshold, post.nms, post.iou_threshold, post.clip) == (0.2, "hard", 0.45, False)
+    assert (model.image_size, model.class_names, model.antialias) == ((64, 96), ["a", "b", "c"], False)
+    assert model.anchors.anchor_sizes == [0.1, 0.3, 0.6, 0.9]
+    assert model.anchors.steps == [(8, 8), (16, 16), (32, 32)]
+    ssd = {"name": "ssd", "num_classes": 3, "neck": "ssd_extras", "backbone": "test_resnet", "image_size": 300}
+    assert build(json.dumps({"detector": ssd}), Path("config.json")).anchors.boxes_per_location(6) == [6] * 6
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["image_size", "neck", "anchor_sizes", "neck_kwargs", "loss_kwargs"]),
+        st.integers() | st.text() | st.lists(st.floats(allow_nan=False)) | st.booleans() | st.none(),
+    )
+)
+def test_settings_survive_as_text(values):
+    settings = {
+        name: {"own": value, "other": 1} if name.endswith("_kwargs") else value for name, value in values.items()
+    }
+    assert parse_settings(format_settings(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["levels"], "NAME=JSON or PART.NAME=JSON"),
+        (["=3"], "NAME=JSON"),
+        (["levels="], "NAME=JSON"),
+        (["kneck.num_levels=3"], r"for no part of a detector: expected one of backbone, neck, loss, postprocess"),
+        (["sizes=[1,"], r"the value of sizes is no JSON: \[1,"),
+        (["neck.a=1", "neck.a=2"], r"neck\.a is given twice"),
+    ],
+)
+def test_texts_that_are_no_settings(texts, message):
+    with pytest.raises(ValueError, match=message):
+        parse_settings(texts)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from detectors.inference.packing import can_pack
 from torch import Tensor
 
 from detectors import SSD, create_detector
 from detectors.data import SyntheticScales, evaluation_transforms
-from detectors.inference.packing import can_pack
 from detectors.inference.winograd import WinogradConv2d
 from detectors.training.evaluation import evaluate
 

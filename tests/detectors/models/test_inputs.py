@@ -1,9 +1,10 @@
 """Bad input: every error names the image's index and what was expected."""
 
+import numpy as np
 import pytest
 import torch
 
-from detectors.models.inputs import as_size, batch_images, pad_targets
+from detectors.models.inputs import as_size, batch_images, check_batch, check_class_names, check_images, pad_targets
 
 GOOD = torch.rand(3, 32, 32)
 
@@ -141,3 +142,51 @@ def test_image_size(size, expected):
 def test_bad_image_size(size):
     with pytest.raises(ValueError, match="image_size"):
         as_size(size)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda image: image * 255, r"image 1 has values from .* to .*: expected 0\.\.1; divide by 255"),
+        (lambda image: (image - 0.5) / 0.25, "expected 0..1; a detector subtracts the mean itself"),
+        (lambda image: image.index_fill(1, torch.tensor([3]), torch.nan), "image 1 has values that are not finite"),
+        (lambda image: image.index_fill(1, torch.tensor([3]), torch.inf), "image 1 has values that are not finite"),
+    ],
+)
+def test_images_that_are_not_in_0_to_1_are_refused_on_the_cpu(tiny, targets, change, message):
+    pictures = [torch.rand(3, 64, 64), change(torch.rand(3, 64, 64))]
+    model = tiny()
+    with pytest.raises(ValueError, match=message):
+        model.train()(pictures, targets(1, 1))
+    assert model(pictures, targets(1, 1), validate=False)
+    for detector in (model.eval(), model.deploy()):
+        with pytest.raises(ValueError, match=message):
+            detector(pictures)
+
+
+def test_a_rounding_error_outside_0_to_1_is_taken():
+    check_images([torch.full((3, 4, 4), 1.0001), torch.full((3, 4, 4), -0.0001)], values=True)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_mean_says_how_many_channels_images_have(tiny, channels):
+    with pytest.raises(ValueError, match=rf"expected \({channels}, H, W\)"):
+        check_images([torch.rand(3, 8, 8)], channels)
+    with pytest.raises(ValueError, match=rf"a batch is \(N, {channels}, H, W\): got the shape \(1, 3, 8, 8\)"):
+        check_batch(torch.rand(1, 3, 8, 8), channels)
+    with pytest.raises(ValueError, match="image_mean and image_std have a value per channel"):
+        tiny(image_mean=[0.5] * channels)
+
+
+def test_class_names():
+    assert check_class_names({2: "dog", 1: "cat"}, 3) == ["cat", "dog"]
+    names = check_class_names(np.array(["cat", "dog"]), 3)
+    assert names == ["cat", "dog"]
+    assert all(type(name) is str for name in names)
+    for wrong in ({0: "cat", 1: "dog"}, {1: "cat"}):
+        with pytest.raises(ValueError, match="class_names maps the labels 1 to 2 to names: got the labels"):
+            check_class_names(wrong, 3)
+    with pytest.raises(ValueError, match="'cat' stands for two classes"):
+        check_class_names(["cat", "cat"], 3)
+    with pytest.raises(TypeError, match="class_names are strings: got 7"):
+        check_class_names(["cat", 7], 3)

@@ -10,16 +10,14 @@ import pytest
 import torch
 
 from detectors.models.postprocess import PostProcess
-from detectors.ops.greedy_nms import greedy_nms
-from detectors.ops.nms import batched_soft_nms, soft_nms
-from detectors.ops.top_k import ordered_top_k
+from detectors.ops.nms import batched_soft_nms, greedy_nms, ordered_top_k, soft_nms
 
 METHODS = ("linear", "gaussian", "hard")
 
 # Triton decides on import whether to interpret, so this needs a process of its own.
 INTERPRETED = """
 import math, torch
-from detectors.ops.greedy_nms import plain_greedy_nms
+from detectors.ops.nms import plain_greedy_nms
 from detectors.ops.nms_triton import greedy_nms_triton
 
 generator = torch.Generator().manual_seed(0)
