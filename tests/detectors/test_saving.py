@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from timm.layers import freeze_batch_norm_2d
 from torch import nn
 
 from detectors import SSD, BoxCoder, DefaultBoxes, FocalLoss, M2Det, PostProcess, load, save
@@ -223,7 +224,7 @@ class Picky(PostProcess):
         (lambda m: setattr(m, "postprocess", Picky()), "the detector's postprocess is a Picky"),
         (lambda m: setattr(m.pyramid.neck.tums[1], "top", nn.Identity()), r"pyramid\.neck\.tums\.1\.top is Identity"),
         (lambda m: m.head.boxes[0].register_module("extra", nn.ReLU()), r"head\.boxes\.0\.extra is ReLU.*missing"),
-        (lambda m: freeze_batch_norm(m.pyramid.neck), r"pyramid\.backbone\..* is BatchNorm"),
+        (lambda m: freeze_batch_norm_2d(m.pyramid.neck), r"pyramid\.backbone\..* is BatchNorm"),
         (lambda m: setattr(m.postprocess, "box_coder", BoxCoder((0.3, 0.3))), "box coders of different variances"),
     ],
 )

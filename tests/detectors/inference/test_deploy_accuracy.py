@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from detectors.inference.packing import can_pack
 from torch import Tensor
 
 from detectors import SSD, create_detector
 from detectors.data import SyntheticScales, evaluation_transforms
-from detectors.inference.winograd import WinogradConv2d
+from detectors.inference.winograd import WinogradConv2d, has_fast_products
 from detectors.training.evaluation import evaluate
 
 STEPS, BATCH = 300, 16
@@ -47,7 +46,7 @@ def learned() -> SSD:
 @pytest.mark.slow
 @pytest.mark.parametrize("least", [None, 16], ids=["as it is", "Winograd wherever it can be"])
 def test_average_precision_is_the_originals(learned: SSD, least: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if least is not None:  # this detector is narrower than those for which it pays
+    if least is not None:  # this detector is narrower than those that take it
         monkeypatch.setattr("detectors.inference.winograd._LEAST_WEIGHTS", least**2)
         monkeypatch.setattr("detectors.inference.winograd._LEAST_SIDE", 3)
     data = pictures(2500, seed=1)  # with fewer, chance alone moves AP by the tolerance
@@ -56,5 +55,5 @@ def test_average_precision_is_the_originals(learned: SSD, least: int | None, mon
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 1e-3)):
         deployed = learned.deploy(dtype=dtype)
         used = sum(isinstance(module, WinogradConv2d) for module in deployed.modules())
-        assert (used > 0) == (least is not None and can_pack(torch.device("cpu"), dtype))
+        assert (used > 0) == (least is not None and has_fast_products(dtype))
         assert evaluate(deployed, data)["AP"] == pytest.approx(expected, abs=tolerance)
