@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchmarks.command import Command
 from benchmarks.results import Results
 from detectors import create_detector, list_detectors
+from detectors.models.head import SSDHead
 from detectors.models.ssd import SSD
 from pyramids import MLFPN
 
@@ -111,6 +112,7 @@ def level_activations(detector: SSD, image: Tensor) -> LevelActivations:
     features = detector.pyramid.backbone((batch - detector.image_mean) / detector.image_std)
     scales = neck(features)
     maps: list[list[Tensor]] = [[] for _ in range(neck.num_levels)]
+    assert isinstance(detector.head, SSDHead)
     for x, conv in zip(scales, detector.head.classes):
         assert isinstance(conv, nn.Conv2d)  # as SSDHead makes them
         terms = zip(x.chunk(neck.num_levels, dim=1), conv.weight.chunk(neck.num_levels, dim=1))

@@ -18,7 +18,7 @@ from benchmarks.command import Cell, Command, run_cells
 from benchmarks.results import Results
 from benchmarks.roofline import roofline
 from benchmarks.timing import compare, measure
-from detectors import SSD, create_detector, list_detectors
+from detectors import SSD, DeployedDetector, create_detector, list_detectors
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OURS_CPU = ("m2det_320_vgg16", "m2det_320_vgg16 released", "ssd_320_vgg16", "m2det_320_efficientnet_lite0")
@@ -167,7 +167,7 @@ class Speed(Command):
 
     def _roofline(self, name: str, precision: str, plan: Plan, device: torch.device) -> Mapping[str, Any]:
         model = build_ours(name, 0.0).to(device)
-        deployed = model.deploy(dtype=DTYPES[precision])
+        deployed = DeployedDetector(model, dtype=DTYPES[precision])
         batch = 32 if device.type == "cuda" else 1
         images = torch.rand(batch, 3, *model.image_size, device=device)  # type: ignore[misc]
         sizes = torch.tensor([model.image_size] * batch, device=device)

@@ -37,7 +37,7 @@ class Layout(NamedTuple):
 def load_released_checkpoint(
     path_or_state_dict: str | os.PathLike[str] | Weights,
     *,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     require_backbone: bool = True,
 ) -> M2Det:
     """Build the detector of an authors' checkpoint on VGG-16 and load its weights.
@@ -50,8 +50,9 @@ def load_released_checkpoint(
     Args:
         path_or_state_dict: a `.pth` file, or the state dict in it. Files are read with `weights_only=True`, so none can
             run code. A prefix `module.` and missing `num_batches_tracked` are understood.
-        image_size: the side in pixels to which images are stretched (the checkpoint does not say it: 320, 512 or 800);
-            None takes images as they are, of one size in a batch, and lets the default boxes follow.
+        image_size: the side, or (height, width), in pixels to which images are stretched (the checkpoint does not say
+            it: 320, 512 or 800); None takes images as they are, of one size in a batch, and lets the default boxes
+            follow.
         require_backbone: refuse weights without `base.*`; with `False` the backbone then keeps its random weights.
 
     Raises:

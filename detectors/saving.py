@@ -143,6 +143,7 @@ def describe(model: SSD) -> dict[str, Any]:
         part = getattr(model, name)
         if type(part) not in kinds:
             raise ValueError(f"the detector's {name} is a {type(part).__name__}, which no config can rebuild")
+    assert isinstance(model.anchors, DefaultBoxes)  # by the check of kinds
     anchors, coder = model.anchors.settings(), model.loss.box_coder
     if model.postprocess.box_coder.variances != coder.variances:
         raise ValueError("loss and postprocess have box coders of different variances, which no config can rebuild")

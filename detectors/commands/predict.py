@@ -10,7 +10,7 @@ import tyro
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from detectors.inference.deploy import DeployedDetector
+    from detectors.models.detector import Detector
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -155,7 +155,7 @@ def read_tensor(file: Path) -> "Tensor":
     return image
 
 
-def detect(detector: "DeployedDetector", image: "Tensor") -> "dict[str, Tensor]":
+def detect(detector: "Detector", image: "Tensor") -> "dict[str, Tensor]":
     """Detections on the CPU for one uint8 image `(3, H, W)`."""
     [detections] = detector([image.to(detector.image_mean.device).float() / 255])
     return {key: value.cpu() for key, value in detections.items()}

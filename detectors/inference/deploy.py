@@ -47,6 +47,8 @@ class DeployedDetector(Detector):
     1
     """
 
+    own_priors: Tensor | None
+
     def __init__(self, detector: SSD, *, dtype: torch.dtype = torch.float32, compile: bool = False) -> None:
         super().__init__()
         if not isinstance(detector, SSD):
@@ -109,8 +111,9 @@ class DeployedDetector(Detector):
 
     def priors(self, image_size: tuple[int, int], features: Sequence[Tensor]) -> Tensor:
         """Default boxes `(P, 4)`: those computed once, or for another size its own."""
-        boxes: Tensor | None = self.own_priors
-        return boxes if boxes is not None and image_size == self.image_size else super().priors(image_size, features)
+        if self.own_priors is not None and image_size == self.image_size:
+            return self.own_priors
+        return super().priors(image_size, features)
 
     @torch.no_grad()
     def forward_fixed(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

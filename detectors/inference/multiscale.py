@@ -110,6 +110,7 @@ class MultiScale(nn.Module):
         size = (batch.shape[2], batch.shape[3])
         maps = [(x.shape[2], x.shape[3]) for x in features]
         native = detector.image_size or self._scaled(size, 1 / scale)
+        assert isinstance(detector.anchors, DefaultBoxes)  # by the check of the constructor
         pixels = detector.anchors.pixel_sizes(native, len(maps))
         side = (size[0] * size[1]) ** 0.5
         settings = {**detector.anchors.settings(), "anchor_sizes": [value / side for value in pixels], "steps": None}

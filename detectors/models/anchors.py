@@ -114,8 +114,10 @@ class DefaultBoxes(nn.Module):
             increasing = all(a < b for a, b in itertools.pairwise(anchor_sizes))
             if len(anchor_sizes) < 2 or not anchor_sizes[0] > 0 or not increasing or math.isinf(anchor_sizes[-1]):
                 raise ValueError(f"anchor_sizes must be two or more increasing positive fractions, got {anchor_sizes}")
+        rows = [list(ratios) if isinstance(ratios, Sequence) else [ratios] for ratios in aspect_ratios]
         self.per_map = any(isinstance(ratios, Sequence) for ratios in aspect_ratios)
-        rows = [list(ratios) for ratios in aspect_ratios] if self.per_map else [list(aspect_ratios)]  # type: ignore
+        if not self.per_map:
+            rows = [[ratio for [ratio] in rows]]
         if not all(0 < ratio < math.inf for ratios in rows for ratio in ratios):
             raise ValueError(f"aspect_ratios must be positive, got {aspect_ratios}")
         pairs = None if steps is None else [(s, s) if isinstance(s, int) else (s[0], s[1]) for s in steps]

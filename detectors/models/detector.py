@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detectors.models.anchors import AnchorGenerator
 from detectors.models.inputs import batch_images, check_batch, check_images, image_sizes
 from detectors.models.loss import DetectionLoss
 from detectors.models.postprocess import PostProcess, as_detections
@@ -20,7 +21,7 @@ class Detector(nn.Module):
 
     pyramid: FeaturePyramid
     head: nn.Module
-    anchors: nn.Module
+    anchors: AnchorGenerator
     loss: DetectionLoss
     postprocess: PostProcess
     num_classes: int

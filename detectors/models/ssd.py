@@ -88,7 +88,7 @@ class SSD(Detector, DetectorMethods):
         self.loss = loss or MultiBoxLoss()
         self.postprocess = postprocess or PostProcess(box_coder=self.loss.box_coder)
         self.pyramid = pyramid
-        self.anchors = DefaultBoxes() if anchors is None else anchors  # type: ignore[assignment]
+        self.anchors = DefaultBoxes() if anchors is None else anchors
         channels = pyramid.feature_info.channels()
         if head is None:
             per_location = self.anchors.boxes_per_location(len(channels))

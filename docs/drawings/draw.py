@@ -252,6 +252,46 @@ def draw_mlfpn(canvas: Canvas, s: Shapes) -> None:
         canvas.text(130, gather + 186, outputs[0], size=12)
 
 
+def draw_architecture(canvas: Canvas) -> None:
+    """Two walks of data through the rooms: to the left of the middle what both share."""
+    learn, shared, find = 70, 190, 310
+    canvas.text(20, learn - 44, "learning", anchor="start", bold=True)
+    canvas.text(20, find + 52, "finding", anchor="start", bold=True)
+    canvas.box(85, learn, 130, 44, ["folder", "COCO, VOC, YOLO"], "plain")
+    canvas.arrow((150, learn), (185, learn))
+    canvas.box(255, learn, 140, 44, ["data", "read, augment"], "module")
+    canvas.arrow((255, learn + 22), (255, shared - 30))
+    canvas.text(263, learn + 60, "images, boxes, labels", anchor="start", size=12)
+    canvas.box(85, find, 130, 44, ["picture", "or a stream of them"], "plain")
+    canvas.arrow((150, find), (255, find), (255, shared + 30))
+    canvas.box(255, shared, 140, 60, ["models.inputs", "check, batch"], "conv")
+    canvas.arrow((325, shared), (385, shared))
+    canvas.text(355, shared - 9, "batch", size=12)
+    canvas.box(455, shared, 140, 60, ["pyramids", "backbone, neck"], "resize")
+    canvas.arrow((525, shared), (585, shared))
+    canvas.text(555, shared - 9, "maps", size=12)
+    canvas.box(665, shared, 160, 60, ["models.head", "and models.anchors"], "conv")
+    canvas.arrow((665, shared - 30), (665, learn + 22))
+    canvas.text(673, learn + 60, "offsets, logits, default boxes", anchor="start", size=12)
+    canvas.box(665, learn, 160, 44, ["ops.matcher", "ops.box_coder"], "join")
+    canvas.arrow((745, learn), (785, learn))
+    canvas.box(850, learn, 130, 44, ["models.loss", "two scalars"], "conv")
+    canvas.arrow((915, learn), (955, learn))
+    canvas.box(1020, learn, 130, 44, ["training", "step, evaluate"], "module")
+    canvas.arrow((1020, learn + 22), (1020, shared - 30))
+    canvas.box(1020, shared, 130, 60, ["saving", "save, load"], "module")
+    canvas.arrow((955, shared), (745, shared))
+    canvas.text(850, shared - 9, "a detector again,", size=12)
+    canvas.text(850, shared + 20, "inference: deployed, exported", size=12)
+    canvas.arrow((665, shared + 30), (665, find - 22))
+    canvas.text(673, find - 46, "offsets, scores, default boxes", anchor="start", size=12)
+    canvas.box(665, find, 160, 44, ["models.postprocess", "ops.nms"], "join")
+    canvas.arrow((745, find), (785, find))
+    canvas.box(850, find, 130, 44, ["boxes", "scores, labels"], "plain")
+    canvas.arrow((915, find), (955, find))
+    canvas.box(1020, find, 130, 44, ["drawing", "commands"], "module")
+
+
 DRAWINGS = {
     "ffmv1": (draw_ffmv1, (810, 210), "FFMv1"),
     "ffmv2": (draw_ffmv2, (690, 190), "FFMv2"),
@@ -276,6 +316,10 @@ def drawings() -> dict[str, str]:
                 canvas = Canvas(*area, f"{title}, {design} design" if stem != name else title, scheme)
                 draw(canvas, shapes)
                 files[f"{stem}-{scheme}.svg"] = canvas.svg()
+    for scheme in ("light", "dark"):
+        canvas = Canvas(1110, 380, "The rooms of the library, and the data that goes through them", scheme)
+        draw_architecture(canvas)
+        files[f"architecture-{scheme}.svg"] = canvas.svg()
     return files
 
 

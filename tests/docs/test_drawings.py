@@ -37,7 +37,7 @@ def test_both_designs_show_their_shapes_in_both_schemes(drawings: dict[str, str]
 
 
 def test_they_are_whole_documents(drawings: dict[str, str]) -> None:
-    assert len(drawings) == 18
+    assert len(drawings) == 20
     for name, text in drawings.items():
         root = ElementTree.fromstring(text)
         width, height = float(root.attrib["width"]), float(root.attrib["height"])
