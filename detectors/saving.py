@@ -127,7 +127,7 @@ def open_pretrained(
 
 
 def describe(model: SSD) -> dict[str, Any]:
-    """The arguments of `create_detector` that build a detector as it is now.
+    """The arguments of `create_detector` that build a detector as it is now, in JSON's types.
 
     Raises:
         ValueError: if no config can rebuild it; says what stands against it.
@@ -165,7 +165,8 @@ def describe(model: SSD) -> dict[str, Any]:
         "frozen_batch_norm": any(isinstance(m, _FROZEN_NORMS) for m in model.modules()),
     }
     _compare(model, config)
-    return config
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return plain
 
 
 def _compare(model: SSD, config: dict[str, Any]) -> None:
