@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import measure
 from detectors.inference.deploy import DeployedDetector
@@ -25,7 +25,7 @@ def measured_peaks(device: torch.device, dtype: torch.dtype) -> dict[str, float]
 
 
 class _Chain(nn.Module):
-    """What MLFPN does between FFMv1 and SFAM."""
+    """The part of MLFPN between FFMv1 and SFAM."""
 
     def __init__(self, neck: MLFPN) -> None:
         super().__init__()
@@ -53,20 +53,12 @@ def detector_parts(
     features = neck(maps)
     box_regression, class_logits = model.head(features)
     scores = model.loss.scores(class_logits)
-    priors = model.priors
+    priors = model.priors((batch.shape[2], batch.shape[3]), features)
     return [
         *parts,
         ("head", model.head, (features,)),
         ("post-processing", model.postprocess, (box_regression.float(), scores, priors, sizes)),
     ]
-
-
-def _packed_conv_flops(x: Any, weight: Any, *args: Any, out_shape: Any, **kwargs: Any) -> int:
-    return conv_flop_count(x, weight, out_shape)
-
-
-# torch counts its own convolutions, but not those of `detectors.inference.packing`.
-_FLOPS = {torch.ops.mkldnn._convolution_pointwise: _packed_conv_flops}
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -94,7 +86,7 @@ def roofline(
     rows: list[Mapping[str, Any]] = []
     for name, part, inputs in detector_parts(model, batch, sizes):
         progress(name)
-        with FlopCounterMode(display=False, custom_mapping=_FLOPS) as counter:
+        with FlopCounterMode(display=False) as counter:
             outputs = part(*inputs)
         moved = _bytes([*_tensors(inputs), *_tensors(outputs), *part.parameters(), *part.buffers()])
         timing = measure(part, [inputs], device=batch.device, repeats=repeats)

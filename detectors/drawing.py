@@ -11,7 +11,7 @@ from torchvision.utils import draw_bounding_boxes, make_grid
 def draw_detections(
     image: Tensor, detections: Mapping[str, Tensor], class_names: Sequence[str] | None = None, threshold: float = 0.3
 ) -> Tensor:
-    """An image with boxes, labels and scores on it, one color a class: uint8 `(3, H, W)`.
+    """An image with boxes, labels and scores on it, one color per class: uint8 `(3, H, W)`.
 
     Args:
         image: `(3, H, W)`, uint8 or floating point in 0..1.

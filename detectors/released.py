@@ -23,7 +23,7 @@ _PIXEL_MEAN = (123.0, 117.0, 104.0)  # red, green, blue of the mean that their c
 
 
 class Layout(NamedTuple):
-    """What the keys and shapes of a checkpoint say about its network."""
+    """Settings of a checkpoint's network, as its keys and shapes tell them."""
 
     levels: int
     scales: int
@@ -138,7 +138,7 @@ def read_state_dict(source: Any) -> dict[str, Tensor]:
 
 
 def read_layout(weights: Weights) -> Layout:
-    """What network a state dict of the authors' code belongs to.
+    """Settings of the network to which a state dict of the authors' code belongs.
 
     Raises:
         ValueError: if it belongs to none.

@@ -25,6 +25,7 @@ from detectors.models.settings import upgrade_config
 from detectors.models.ssd import SSD
 from detectors.models.zoo import LOSSES, create_detector
 from detectors.released import load_released_checkpoint, read_state_dict
+from pyramids import __version__
 from pyramids.weightless import weightless
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -52,7 +53,7 @@ def save(model: SSD, folder: str | Path) -> None:
     """
     if not isinstance(model, SSD):
         raise TypeError(f"save takes an SSD or M2Det: got a {type(model).__name__}; save what it was made from")
-    config = json.dumps({"detector": describe(model)}, indent=2)
+    config = json.dumps({"version": __version__, "detector": describe(model)}, indent=2)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
@@ -119,10 +120,9 @@ def open_pretrained(
             weights = Path(hf_hub_download(os.fspath(name), WEIGHTS, **options))
         except (OSError, ValueError) as error:  # HTTP errors are OSErrors, malformed names ValueErrors
             raise FileNotFoundError(f"no folder {name}, and no such detector on the Hub: {error}") from error
-    model = _built_for(weights)
+    model = _restored(weights)
     if not isinstance(model, kind):
         raise TypeError(f"{name} holds an {type(model).__name__}: load it with {type(model).__name__}")
-    load_weights(model, weights)
     return model.to(map_location).eval()
 
 
@@ -216,13 +216,18 @@ def load_weights(model: nn.Module, file: str | Path) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, or made for a model of other keys or shapes; says which.
     """
+    fit_weights(model, read_weights(file), file)
+
+
+def read_weights(file: str | Path) -> dict[str, Tensor]:
+    """The state dict in a safetensors file; errors as of `load_weights`."""
     if not os.path.exists(file):
         raise FileNotFoundError(f"no weights at {file}")
     try:
-        weights = load_file(file)
+        weights: dict[str, Tensor] = load_file(file)
     except Exception as error:  # of safetensors
         raise ValueError(f"{file} is no whole safetensors file: {error}") from error
-    fit_weights(model, weights, file)
+    return weights
 
 
 def fit_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
@@ -254,28 +259,36 @@ def _open_folder(folder: Path) -> SSD:
 
 def _open_file(file: Path, image_size: int | tuple[int, int] | None) -> SSD:
     if file.suffix == ".safetensors":
-        model = _built_for(file)
-        load_weights(model, file)
-        return model
+        return _restored(file)
     weights = read_state_dict(file)
     if not any(name.startswith("pyramid.") for name in weights):
         return load_released_checkpoint(weights, image_size=image_size)
-    model = _built_for(file)
-    fit_weights(model, weights, file)
-    return model
+    return _restored(file, weights)
 
 
-def _built_for(weights: Path) -> SSD:
-    """The detector that a file of weights belongs to: of the config beside it, or else of the one in its header."""
-    config = weights.with_name(CONFIG)
-    if config.exists():
-        return build(config.read_text(encoding="utf-8"), config)
-    if not weights.exists():
-        raise FileNotFoundError(f"no weights at {weights}")
-    text = _header(weights).get("config") if weights.suffix == ".safetensors" else None
+def _restored(file: Path, weights: dict[str, Tensor] | None = None) -> SSD:
+    """The detector of a file of weights, which are read from it if they are not given.
+
+    Its config is the one beside the file, or else the one in the file's header.
+    """
+    beside = file.with_name(CONFIG)
+    if beside.exists():
+        text: str | None = beside.read_text(encoding="utf-8")
+    elif not file.exists():
+        raise FileNotFoundError(f"no weights at {file}")
+    else:
+        text = _header(file).get("config") if weights is None else None
     if text is None:
-        raise ValueError(f"{weights} does not say which detector it belongs to: expected its {CONFIG} beside it")
-    return build(text, weights)
+        raise ValueError(f"{file} does not say which detector it belongs to: expected its {CONFIG} beside it")
+    model = build(text, beside if beside.exists() else file)
+    weights = read_weights(file) if weights is None else weights
+    try:
+        fit_weights(model, weights, file)
+    except ValueError as error:
+        if "version" not in json.loads(text):
+            raise ValueError(f"{error}. Version 0.1.0 saved it: the changelog says whose weights changed") from error
+        raise
+    return model
 
 
 def _header(file: Path) -> dict[str, str]:

@@ -163,7 +163,7 @@ def reason(error: BaseException) -> str:
 
 
 def choose_taps(reductions: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """Which of a model's maps serves each stride, as places in `reductions`.
+    """The map of a model that serves each stride, as places in `reductions`.
 
     Of maps of equal reduction, the deepest. Where a stride is missing, the nearest on a logarithmic scale, the finer of
     two equally near. Where all maps have one reduction, as in plain transformers, places evenly spread over the depth.

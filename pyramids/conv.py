@@ -68,7 +68,7 @@ def _named(norm_layer: str) -> LayerType:
 
 
 def _act_only(num_features: int, *, act_layer: LayerType | None, **kwargs: object) -> nn.Module:
-    """What stands in the norm's place where there is no norm; timm's other arguments play no part."""
+    """Stand-in for the norm where there is none; timm's other arguments play no part."""
     return nn.Identity() if act_layer is None else act_layer()
 
 

@@ -91,7 +91,7 @@ def extended_strides(strides: Sequence[int], layout: str, count: int) -> list[in
 
 
 class L2Norm(nn.Module):
-    """Each cell's channels to unit length, times a learned scale a channel (SSD, section 3.1).
+    """Each cell's channels to unit length, times a learned scale per channel (SSD, section 3.1).
 
     conv4_3's activations are far larger than those of the later layers; this brings them to one footing.
 

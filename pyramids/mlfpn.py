@@ -134,7 +134,7 @@ class MLFPN(Neck):
         return levels
 
     def reduce_base(self, base: Tensor) -> list[Tensor]:
-        """What the levels that see the base feature `(N, C, H, W)` take of it, first level first."""
+        """The base feature `(N, C, H, W)` as reduced for each level that sees it, first level first."""
         first = self.reduce(base)
         if self.design == "released":
             return [first] * self.num_levels

@@ -98,7 +98,7 @@ class FeaturePyramid(nn.Module):
 
         Args:
             out_channels: project each map to this width by a 1x1 convolution; None leaves the maps as they are.
-            per_map: declare the channels as a list, one a map, as `SSD` wants, and not as the one number that
+            per_map: declare the channels as a list, one per map, as `SSD` wants, and not as the one number that
                 `RetinaNet`, `FCOS` and `FasterRCNN` want.
 
         Raises:

@@ -17,10 +17,10 @@ class SFAM(nn.Module):
     """Gathers the levels of every scale and weighs their channels: SFAM of M2Det (section 3.1, Fig. 3).
 
     Stage one concatenates the maps of equal scale over the levels, level 1 first. Stage two is a squeeze-and-excitation
-    block a scale, so that each scale can listen to the levels that serve it.
+    block per scale, so that each scale can weigh the levels that serve it.
 
     Args:
-        channels: channels of a scale after concatenation (levels times channels a level).
+        channels: channels of a scale after concatenation (levels times channels per level).
         num_scales: number of scales.
         rd_ratio: width of the attention's bottleneck relative to `channels`, rounded down.
         tied: one set of attention weights for all scales, as in the authors' released code.
@@ -60,7 +60,7 @@ class SFAM(nn.Module):
         for i, maps in enumerate(zip(*levels)):
             if any(x.shape[-2:] != maps[0].shape[-2:] for x in maps):
                 sizes = [tuple(x.shape[-2:]) for x in maps]
-                raise ValueError(f"SFAM concatenates maps of one size a scale: scale {i} has {sizes} over the levels")
+                raise ValueError(f"SFAM concatenates maps of one size per scale: scale {i} has {sizes} over the levels")
         scales = [torch.cat(maps, dim=1) for maps in zip(*levels)]
         for i, x in enumerate(scales):
             if x.shape[1] != self.channels:
@@ -70,11 +70,11 @@ class SFAM(nn.Module):
         return scales
 
     def forward(self, levels: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """Levels of scales `(N, C_l, H_i, W_i)`, finest first, to one map `(N, channels, H_i, W_i)` a scale."""
+        """Levels of scales `(N, C_l, H_i, W_i)`, finest first, to one map `(N, channels, H_i, W_i)` per scale."""
         return [self._excite(i)(x) for i, x in enumerate(self.concatenate(levels))]
 
     def attention(self, levels: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """The attention weights in 0..1, `(N, channels, 1, 1)` a scale; channels in order of the levels."""
+        """The attention weights in 0..1, `(N, channels, 1, 1)` per scale; channels in order of the levels."""
         weights = []
         for i, x in enumerate(self.concatenate(levels)):
             se = self._excite(i)

@@ -17,8 +17,8 @@ class Export:
     """onnx for ONNX Runtime, pt2 for torch.export."""
     batch_size: int = 1
     """Images in a batch of the exported model."""
-    image_size: int = 512
-    """Side to which images are stretched for the authors' checkpoints; others know theirs."""
+    image_size: int | tuple[int, int] = 512
+    """Side, or height and width, to which images are stretched for the authors' checkpoints; others know theirs."""
 
     def run(self) -> int:
         from detectors.inference.export import export_onnx, export_program

@@ -19,8 +19,8 @@ class Info:
     """A name that `models` lists."""
     num_classes: int = 81
     """Number of classes, the background counted."""
-    image_size: int | None = None
-    """Side of the input in pixels; by default the preset's."""
+    image_size: int | tuple[int, int] | None = None
+    """Side, or height and width, of the input in pixels; by default the preset's."""
     backbone: str | None = None
     """A timm model, for `ssd` and `m2det` on any backbone."""
     settings: list[str] = field(default_factory=list)

@@ -170,8 +170,8 @@ def _probe(batch_size: int, channels: int, size: tuple[int, int]) -> tuple[Tenso
     """Images with structure at every scale, and sizes that differ from them."""
     generator = torch.Generator().manual_seed(0)
     images = torch.zeros(batch_size, channels, *size)
-    for cells in (2, 8, 32, min(size)):
-        noise = torch.rand(batch_size, channels, cells, cells, generator=generator)
+    for points in (2, 8, 32, min(size)):
+        noise = torch.rand(batch_size, channels, points, points, generator=generator)
         images += nn.functional.interpolate(noise, size=size, mode="bilinear") / 4
     sizes = torch.tensor([[size[0] + 7 * i + 3, size[1] * 2 - 5 * i] for i in range(batch_size)])
     return images, sizes.clamp(min=2)
@@ -202,7 +202,7 @@ def check(detector: SSD, run: Run, inputs: tuple[Tensor, Tensor]) -> int:
 
 
 def _unmatched(ours: list[Tensor], theirs: list[Tensor], side: int) -> int:
-    """How many of `ours` (boxes, scores, labels) lack a counterpart within a thousandth of image and score."""
+    """Number of `ours` (boxes, scores, labels) that lack a counterpart within a thousandth of image and score."""
     if len(ours[0]) == 0 or len(theirs[0]) == 0:
         return len(ours[0])
     boxes = (ours[0][:, None] - theirs[0][None]).abs().amax(-1) < 1e-3 * side

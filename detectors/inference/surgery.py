@@ -19,7 +19,7 @@ def conv_inputs(module: nn.Module, *inputs: Any) -> dict[nn.Conv2d, Shape]:
     """
     shapes: dict[nn.Conv2d, Shape] = {}
 
-    def note(conv: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def record(conv: nn.Module, args: tuple[Tensor, ...]) -> None:
         shapes[conv] = tuple(args[0].shape)  # type: ignore[index]
 
     plain = [
@@ -27,7 +27,7 @@ def conv_inputs(module: nn.Module, *inputs: Any) -> dict[nn.Conv2d, Shape]:
         for child in module.modules()
         if type(child) is nn.Conv2d and child.padding_mode == "zeros" and not isinstance(child.padding, str)
     ]
-    hooks = [child.register_forward_pre_hook(note) for child in plain]
+    hooks = [child.register_forward_pre_hook(record) for child in plain]
     with torch.no_grad():
         module(*inputs)
     for hook in hooks:

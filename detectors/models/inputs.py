@@ -1,4 +1,4 @@
-"""What goes into a detector: images of any size to one batch, boxes to padded fractions, and what is wrong with either.
+"""Inputs of a detector: images of any size to one batch, boxes to padded fractions, and checks of both.
 
 The contract is that of torchvision: images are CHW tensors in 0..1, targets dicts of absolute xyxy `boxes` and
 `labels` from 1.

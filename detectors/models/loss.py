@@ -25,7 +25,7 @@ IGNORED = -1
 
 
 class DetectionLoss(nn.Module, ABC):
-    """What the losses share: matching, the box loss, and the number of positives that both parts are divided by.
+    """Base of the losses: matching, the box loss, and the number of positives by which both parts are divided.
 
     A subclass says what class logits mean: how they are learned, turned into scores and initialized. `box_coder` must
     be the one that decodes the predictions.

@@ -74,5 +74,7 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
     neck = {name: value for name, value in config.items() if name not in _DETECTOR_0_1 | _POSTPROCESS_0_1}
     if "reduction" in neck:  # of SFAM
         neck["rd_ratio"] = 1 / neck.pop("reduction")
+    if "extra_from_input" in neck:  # of FPN and PAFPN
+        neck["extra_from"] = "input" if neck.pop("extra_from_input") else "output"
     upgraded["neck_kwargs"] = neck
     return upgraded

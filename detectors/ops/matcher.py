@@ -14,7 +14,7 @@ _OVERLAPS_PER_CHUNK = 2**24
 
 
 class Matches(NamedTuple):
-    """What each default box is to learn; boxes and indices mean something only where the label is not 0."""
+    """Learning targets of the default boxes; boxes and indices mean something only where the label is not 0."""
 
     indices: Tensor
     """(N, P) int64: the matched box, as an index into the padded boxes of its image."""

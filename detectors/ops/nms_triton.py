@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Greedy suppression on the GPU: one Triton program a row, all images and classes in one launch.
+"""Greedy suppression on the GPU: one Triton program per row, all images and classes in one launch.
 
 Imported only where a CUDA tensor arrives, so that the library works without Triton.
 """

@@ -84,7 +84,7 @@ def draw_ffmv2(canvas: Canvas, s: Shapes) -> None:
     canvas.text(20, bottom + 24, "finest output of the TUM before", anchor="start", bold=True)
     canvas.arrow((20, top), (160, top))
     canvas.text(85, top - 9, s["ffm"])
-    own = "own weights a level" if paper else "one for all levels"
+    own = "own weights per level" if paper else "one for all levels"
     canvas.box(240, top, 160, 44, ["1×1 block", own])
     canvas.arrow((320, top), (480, top), (480, 88))
     canvas.text(400, top - 9, reduced)

@@ -19,7 +19,7 @@ from .subject import build_neck
 
 
 def find_neck(target: str) -> Callable[[], nn.Module]:
-    """What builds the neck of a target: a registered name, or `module:Class` (a class, function or neck).
+    """The builder of a target's neck: a registered name, or `module:Class` (a class, function or neck).
 
     Raises:
         ValueError: for a target that leads nowhere.

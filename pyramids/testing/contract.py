@@ -34,7 +34,7 @@ _clauses: tuple[Clause, ...] = (
     deployment.onnx,
 )
 CLAUSES: dict[str, str] = {clause.__name__: (clause.__doc__ or "").strip() for clause in _clauses}
-"""What a neck promises: the name of each clause and what it says, in the order in which they are checked.
+"""Promises of a neck: the name of each clause and what it says, in the order in which they are checked.
 
 >>> from pyramids.testing import CLAUSES
 >>> list(CLAUSES)[:3]
@@ -44,7 +44,7 @@ CLAUSES: dict[str, str] = {clause.__name__: (clause.__doc__ or "").strip() for c
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one clause; `reason` says why it failed or was skipped."""
+    """Outcome of one clause; `reason` says why it failed or was skipped."""
 
     clause: str
     outcome: Literal["pass", "fail", "skip"]

@@ -87,7 +87,7 @@ def _unregistered(module_name: str, module: nn.Module) -> Iterator[str]:
 
 
 def _state(neck: nn.Module) -> dict[str, Any]:
-    """What must not change, by name: attributes of all modules, their class's and its file's globals, torch's."""
+    """State that must not change, by name: attributes of all modules, their class's and its file's globals, torch's."""
     state: dict[str, Any] = {
         "torch's random state": torch.get_rng_state().tolist(),
         "torch's gradient mode": torch.is_grad_enabled(),

@@ -121,7 +121,7 @@ def infer(neck: nn.Module, maps: list[Tensor]) -> list[Tensor]:
 
 
 def as_maps(outputs: Any) -> list[Tensor]:
-    """What a neck returned, if it is a list of tensors."""
+    """The maps that a neck returned, if they are a list of tensors."""
     expect(isinstance(outputs, list), f"forward returns a list of maps: got a {type(outputs).__name__}")
     kinds = sorted({type(x).__name__ for x in outputs if not isinstance(x, Tensor)})
     expect(not kinds, f"forward returns a list of tensors: got some of {kinds}")

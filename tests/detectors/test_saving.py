@@ -265,6 +265,9 @@ def test_configs_of_0_1_0_still_build():
     assert (model.image_size, model.class_names, model.antialias) == ((64, 96), ["a", "b", "c"], False)
     assert model.anchors.anchor_sizes == [0.1, 0.3, 0.6, 0.9]
     assert model.anchors.steps == [(8, 8), (16, 16), (32, 32)]
+    retina = {"name": "ssd", "num_classes": 3, "neck": "fpn", "backbone": "test_resnet", "image_size": 64}
+    text = json.dumps({"detector": {**retina, "extra_levels": 1, "extra": "p6p7", "extra_from_input": True}})
+    assert build(text, Path("config.json")).pyramid.neck.extra_from == "input"
     ssd = {"name": "ssd", "num_classes": 3, "neck": "ssd_extras", "backbone": "test_resnet", "image_size": 300}
     assert build(json.dumps({"detector": ssd}), Path("config.json")).anchors.boxes_per_location(6) == [6] * 6
 
@@ -296,3 +299,16 @@ def test_settings_survive_as_text(values):
 def test_texts_that_are_no_settings(texts, message):
     with pytest.raises(ValueError, match=message):
         parse_settings(texts)
+
+
+def test_weights_of_0_1_0_that_do_not_fit_any_more_say_where_they_are_from(tiny, tmp_path):
+    save(tiny(), tmp_path)
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    other = {**config["detector"], "neck_kwargs": {"out_channels": 24}}
+    file.write_text(json.dumps({"detector": other}))
+    with pytest.raises(ValueError, match=r"does not fit .*Version 0\.1\.0 saved it: the changelog says"):
+        load(tmp_path)
+    file.write_text(json.dumps({**config, "detector": other}))
+    with pytest.raises(ValueError, match=r"does not fit this SSD: [^.]*$"):
+        load(tmp_path)
