@@ -141,3 +141,15 @@ def test_too_small_says_what_fits():
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         SSDExtras([6, 10], [8, 16], **kwargs)
+
+
+def test_extra_layers_start_from_xavier_and_no_bias():
+    """SSD, section 3.1; torch's own start is narrower, and the deep maps would fade."""
+    convs = [m for m in SSDExtras([512, 1024]).extra.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 8
+    for conv in convs:
+        fan_in, fan_out = (n * conv.kernel_size[0] ** 2 for n in (conv.in_channels, conv.out_channels))
+        bound = (6 / (fan_in + fan_out)) ** 0.5
+        assert 0.99 * bound < conv.weight.abs().max().item() <= bound
+        assert conv.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+        assert not conv.bias.any()

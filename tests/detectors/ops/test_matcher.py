@@ -184,3 +184,11 @@ def test_covered_by_is_the_share_of_the_default_box(seed: int, threshold: float)
 def test_padding_covers_nothing() -> None:
     priors = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.2, 0.2]])
     assert not covered_by(priors, torch.zeros(1, 2, 4)).any()
+
+
+def test_an_overlap_of_just_the_threshold_is_a_match() -> None:
+    # The box is forced on the first default box; the second overlaps it by exactly one half.
+    priors = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.5, 0.25, 1.0, 0.5]])
+    boxes, labels = torch.tensor([[[0.0, 0.0, 0.5, 0.5]]]), torch.tensor([[3]])
+    assert match_boxes(priors, boxes, labels, iou_threshold=0.5).labels.tolist() == [[3, 3]]
+    assert match_boxes(priors, boxes, labels, iou_threshold=0.5001).labels.tolist() == [[3, 0]]
