@@ -2,18 +2,23 @@
 
 from .bfp import BFP
 from .bifpn import BiFPN
+from .csppafpn import CSPPAFPN
 from .deconv import DeconvPyramid
 from .extras import SSDExtras
 from .ffm import FFMv1, FFMv2
 from .fpg import FPG
 from .fpn import FPN
+from .hybrid_encoder import HybridEncoder
 from .mlfpn import MLFPN
 from .nasfpn import NASFPN
 from .neck import Neck
 from .pafpn import PAFPN
 from .pyramid import FeaturePyramid, attach
 from .registry import create_neck, list_necks, register_neck
+from .repconv import fuse_reparameterized
+from .repgfpn import RepGFPN
 from .sfam import SFAM
+from .simple import SimpleFeaturePyramid
 from .tum import STUM, TUM
 from .vgg import vgg16_reduced as _vgg16_reduced  # noqa: F401  registers the model with timm
 
@@ -26,10 +31,15 @@ register_neck("fpg")(FPG)
 register_neck("bfp")(BFP)
 register_neck("deconv")(DeconvPyramid)
 register_neck("ssd_extras")(SSDExtras)
+register_neck("simple")(SimpleFeaturePyramid)
+register_neck("hybrid_encoder")(HybridEncoder)
+register_neck(CSPPAFPN)
+register_neck(RepGFPN)
 
 __version__ = "0.1.0"
 __all__ = [
     "BFP",
+    "CSPPAFPN",
     "FPG",
     "FPN",
     "MLFPN",
@@ -43,10 +53,14 @@ __all__ = [
     "FFMv1",
     "FFMv2",
     "FeaturePyramid",
+    "HybridEncoder",
     "Neck",
+    "RepGFPN",
     "SSDExtras",
+    "SimpleFeaturePyramid",
     "attach",
     "create_neck",
+    "fuse_reparameterized",
     "list_necks",
     "register_neck",
 ]

@@ -5,11 +5,12 @@ to speak of. There the running statistics serve instead of the batch's.
 """
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable
 
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d as TimmBatchNormAct2d
-from timm.layers import ConvNormAct, get_norm_layer
+from timm.layers import ConvNormAct, LayerNorm2d, get_norm_act_layer, get_norm_layer
 from torch import Tensor, nn
 
 LayerType = Callable[..., nn.Module]
@@ -56,6 +57,8 @@ def norm_act(norm_layer: LayerType | str, act_layer: LayerType | None) -> LayerT
     keywords = norm_layer.keywords if isinstance(norm_layer, functools.partial) else {}
     if func in (nn.BatchNorm2d, TimmBatchNormAct2d, BatchNormAct2d):
         return functools.partial(_batch_norm_act, **{"act_layer": act_layer, **keywords})
+    if func is LayerNorm2d:  # timm's twin of it with an activation would divide by another eps
+        return functools.partial(LayerNorm2d, **{"eps": 1e-6, **keywords})
     return norm_layer
 
 
@@ -70,6 +73,12 @@ def _named(norm_layer: str) -> LayerType:
 def _act_only(num_features: int, *, act_layer: LayerType | None, **kwargs: object) -> nn.Module:
     """Stand-in for the norm where there is none; timm's other arguments play no part."""
     return nn.Identity() if act_layer is None else act_layer()
+
+
+def norm_alone(channels: int, norm_layer: LayerType | str) -> nn.Module:
+    """The norm that `conv_norm_act` would put behind a convolution, without an activation: `(N, channels, H, W)`."""
+    layer: LayerType = get_norm_act_layer(norm_act(norm_layer, None))
+    return layer(channels, apply_act=False)
 
 
 def conv_norm_act(
@@ -102,6 +111,24 @@ def conv_norm_act(
         ),
         act_layer=act_layer,
     )
+
+
+def separable_conv_norm_act(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 3,
+    *,
+    stride: int = 1,
+    norm_layer: LayerType | str | None = nn.BatchNorm2d,
+    act_layer: LayerType | None = nn.ReLU,
+) -> nn.Sequential:
+    """A depthwise convolution and a pointwise one, each with its norm and activation.
+
+    `(N, in_channels, H, W)` to `(N, out_channels, H', W')`; the padding is symmetric "same".
+    """
+    layers = functools.partial(conv_norm_act, in_channels, norm_layer=norm_layer, act_layer=act_layer)
+    depthwise = layers(in_channels, kernel_size, stride=stride, groups=in_channels)
+    return nn.Sequential(OrderedDict(depthwise=depthwise, pointwise=layers(out_channels, 1)))
 
 
 def init_weights(module: nn.Module, *, before_norm: float = 1.0) -> None:

@@ -1,7 +1,7 @@
 """State dicts of other implementations under the names of ours: the conversions of the necks are lists of patterns."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -39,4 +39,42 @@ def renamed(state_dict: Mapping[str, Value], patterns: Mapping[str, Rename], pre
         name = rename(match)
         if name is not None:
             result[name] = value
+    return result
+
+
+def renamed_parts(
+    state_dict: Mapping[str, Value], parts: Sequence[str], substitutions: Sequence[tuple[str, str]], *, source: str
+) -> dict[str, Value]:
+    """The entries of a neck's parts, wherever in a detector's state dict they are, under new names.
+
+    Args:
+        state_dict: entries by their official names.
+        parts: regular expressions of the neck's own modules. What stands before one of them in a name is cut off;
+            names without any are other parts of the detector and left out.
+        substitutions: pairs of a regular expression and its replacement, applied in turn to each name.
+        source: the official network, for the error.
+
+    Raises:
+        ValueError: where no name has any of the parts, or two tensors get one name.
+
+    >>> from pyramids.renaming import renamed_parts
+    >>> official = {"neck.laterals.0.weight": 1, "backbone.stem.weight": 2}
+    >>> renamed_parts(official, ["laterals"], [("^laterals", "lateral")], source="example")
+    {'lateral.0.weight': 1}
+    """
+    start = re.compile(rf"(?:^|.*?\.)((?:{'|'.join(parts)})\..+)")
+    result: dict[str, Value] = {}
+    for name, value in state_dict.items():
+        found = start.fullmatch(name)
+        if found is None:
+            continue
+        ours = found[1]
+        for pattern, replacement in substitutions:
+            ours = re.sub(pattern, replacement, ours)
+        if ours in result:
+            raise ValueError(f"two tensors of the state dict are {ours!r} in ours: pass one {source} neck at a time")
+        result[ours] = value
+    if not result:
+        names = ", ".join(list(state_dict)[:3])
+        raise ValueError(f"no tensor of a {source} neck among {len(state_dict)} ({names}, ...)")
     return result

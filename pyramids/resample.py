@@ -1,4 +1,4 @@
-"""A feature map brought to another stride, as ViTDet's simple feature pyramid does.
+"""A feature map brought to another size or stride, the latter as ViTDet's simple feature pyramid does.
 
 Paper: `Exploring Plain Vision Transformer Backbones for Object Detection`, section 3 "Simple feature pyramid",
 https://arxiv.org/abs/2203.16527
@@ -10,6 +10,37 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+
+from .conv import LayerType, norm_alone
+
+
+def resize_as(x: Tensor, like: Tensor) -> Tensor:
+    """`x` at the height and width of `like`, by nearest neighbor; unchanged where it has them already."""
+    return F.interpolate(x, size=like.shape[-2:], mode="nearest")
+
+
+def power_of_two_layers(
+    channels: int,
+    doublings: int,
+    *,
+    norm_layer: LayerType | str | None = LayerNorm2d,
+    act_layer: LayerType | None = nn.GELU,
+    ceil_mode: bool = True,
+) -> tuple[list[nn.Module], int]:
+    """Layers that double a map's stride so many times, or halve it where negative, and the channels that come out.
+
+    Each halving is a 2x2 transposed convolution that halves the channels, with norm and activation between two of them;
+    each doubling is a 2x2 max pooling, which rounds sizes up with `ceil_mode` and down without.
+    """
+    layers: list[nn.Module] = [nn.MaxPool2d(2, 2, ceil_mode=ceil_mode) for _ in range(doublings)]
+    for i in range(-doublings):
+        if i > 0 and norm_layer is not None:
+            layers.append(norm_alone(channels, norm_layer))
+        if i > 0 and act_layer is not None:
+            layers.append(act_layer())
+        layers.append(nn.ConvTranspose2d(channels, max(channels // 2, 1), 2, stride=2))
+        channels = max(channels // 2, 1)
+    return layers, channels
 
 
 class Resample(nn.Module):
@@ -41,14 +72,8 @@ class Resample(nn.Module):
         self.in_stride = in_stride
         self.out_stride = out_stride
         doublings = round(math.log2(out_stride / in_stride))
-        layers: list[nn.Module] = [nn.MaxPool2d(2, 2, ceil_mode=True) for _ in range(doublings)]
-        for i in range(-doublings):
-            if i > 0:
-                layers += [LayerNorm2d(channels), nn.GELU()]
-            layers.append(nn.ConvTranspose2d(channels, max(channels // 2, 1), 2, stride=2))
-            channels = max(channels // 2, 1)
+        layers, self.out_channels = power_of_two_layers(channels, doublings)
         self.layers = nn.Sequential(*layers)
-        self.out_channels = channels
         self.interpolates = in_stride * 2.0**doublings != out_stride
 
     def forward(self, x: Tensor, image_size: Sequence[int]) -> Tensor:

@@ -11,12 +11,16 @@ from .subject import build_neck
 SMALL: dict[str, dict[str, Any]] = {
     "bfp": {"in_channels": [8, 8, 8]},
     "bifpn": {"out_channels": 8, "num_cells": 2},
+    "csppafpn": {"out_channels": 8, "num_blocks": 1},
     "deconv": {"out_channels": 8, "num_scales": 4},
     "fpg": {"out_channels": 8, "inner_channels": 8, "paths": ("bottom_up", "top_down"), "across_up": True},
     "fpn": {"out_channels": 8},
+    "hybrid_encoder": {"out_channels": 16, "num_heads": 4, "hidden_channels": 24, "num_blocks": 1},
     "mlfpn": {"num_levels": 2, "num_scales": 4, "channels": 16, "base_channels": (8, 16)},
     "nasfpn": {"out_channels": 8, "num_stages": 1},
     "pafpn": {"out_channels": 8},
+    "repgfpn": {"num_blocks": 1},
+    "simple": {"out_channels": 8},
     "ssd_extras": {"extra_channels": (16, 16, 16, 16)},
 }
 

@@ -90,7 +90,7 @@ def other_sizes(neck: Any) -> list[Size]:
 
 
 def _roomy_sizes(neck: Any) -> Iterator[list[Size]]:
-    side, coarsest = smallest_side(neck), max(neck.in_strides)
+    side, coarsest = smallest_side(neck), max(*neck.in_strides, *neck.out_strides)
     for extra in range(3, SEARCHED_SIDE, 4):
         sizes = maps_of_image(neck, side + coarsest + extra, side + 2 * coarsest + extra)
         if is_legal(neck, sizes):

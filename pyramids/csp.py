@@ -1,0 +1,173 @@
+"""Cross-stage partial blocks: part of the channels goes through the bottlenecks, the rest around them.
+
+Paper: `CSPNet: A New Backbone that can Enhance Learning Capability of CNN`, section 3, https://arxiv.org/abs/1911.11929;
+three forms of it: `CSPLayer` (YOLOX, https://arxiv.org/abs/2107.08430, and RTMDet, https://arxiv.org/abs/2212.07784,
+section 3.2), `CSPRepLayer` (RT-DETR, https://arxiv.org/abs/2304.08069, section 4.2) and `CSPStage` (DAMO-YOLO,
+https://arxiv.org/abs/2211.15444, section 2.2).
+"""
+
+from collections import OrderedDict
+
+import torch
+from timm.layers import make_divisible
+from torch import Tensor, nn
+
+from .conv import LayerType, conv_norm_act, separable_conv_norm_act
+from .repconv import RepConv
+
+
+class CSPLayer(nn.Module):
+    """The CSP layer of YOLOX and RTMDet.
+
+    Two 1x1 blocks take half of the output's channels each; one half goes through the bottlenecks, and a last 1x1 block
+    joins both. A bottleneck is two blocks, without a shortcut around them.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        num_blocks: number of bottlenecks.
+        kernel_sizes: of the two blocks of a bottleneck: 1 and 3 in YOLOX, 3 and 5 in RTMDet (CSPNeXt).
+        separable: make the second block of a bottleneck depthwise and pointwise.
+        norm_layer: timm-style normalization layer; None means none.
+        act_layer: timm-style activation layer; None means none.
+
+    >>> import torch
+    >>> from pyramids.csp import CSPLayer
+    >>> CSPLayer(32, 16, kernel_sizes=(3, 5), separable=True)(torch.rand(2, 32, 5, 7)).shape
+    torch.Size([2, 16, 5, 7])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int = 3,
+        *,
+        kernel_sizes: tuple[int, int] = (1, 3),
+        separable: bool = False,
+        norm_layer: LayerType | str | None = nn.BatchNorm2d,
+        act_layer: LayerType | None = nn.SiLU,
+    ) -> None:
+        super().__init__()
+        layers = {"norm_layer": norm_layer, "act_layer": act_layer}
+        half = max(out_channels // 2, 1)
+        second = separable_conv_norm_act if separable else conv_norm_act
+        self.main = conv_norm_act(in_channels, half, 1, **layers)
+        self.short = conv_norm_act(in_channels, half, 1, **layers)
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    OrderedDict(
+                        conv1=conv_norm_act(half, half, kernel_sizes[0], **layers),
+                        conv2=second(half, half, kernel_sizes[1], **layers),
+                    )
+                )
+                for _ in range(num_blocks)
+            )
+        )
+        self.final = conv_norm_act(2 * half, out_channels, 1, **layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, in_channels, H, W)` to `(N, out_channels, H, W)`."""
+        return self.final(torch.cat([self.blocks(self.main(x)), self.short(x)], dim=1))
+
+
+class CSPRepLayer(nn.Module):
+    """The fusion block of RT-DETR's encoder: re-parameterizable convolutions on one side, and a sum of both sides.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        num_blocks: number of `RepConv` in a row.
+        expansion: channels of both sides, as a part of the output's.
+        norm_layer: timm-style normalization layer; None means none.
+        act_layer: timm-style activation layer; None means none.
+
+    >>> import torch
+    >>> from pyramids.csp import CSPRepLayer
+    >>> CSPRepLayer(32, 16, expansion=0.5)(torch.rand(2, 32, 5, 7)).shape
+    torch.Size([2, 16, 5, 7])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int = 3,
+        *,
+        expansion: float = 1.0,
+        norm_layer: LayerType | str | None = nn.BatchNorm2d,
+        act_layer: LayerType | None = nn.SiLU,
+    ) -> None:
+        super().__init__()
+        layers = {"norm_layer": norm_layer, "act_layer": act_layer}
+        width = int(out_channels * expansion)
+        self.main = conv_norm_act(in_channels, width, 1, **layers)
+        self.short = conv_norm_act(in_channels, width, 1, **layers)
+        self.blocks = nn.Sequential(*(RepConv(width, width, **layers) for _ in range(num_blocks)))
+        self.final = nn.Identity() if width == out_channels else conv_norm_act(width, out_channels, 1, **layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, in_channels, H, W)` to `(N, out_channels, H, W)`."""
+        return self.final(self.blocks(self.main(x)) + self.short(x))
+
+
+class CSPStage(nn.Module):
+    """The merging block of DAMO-YOLO's RepGFPN: the output of every bottleneck is joined, not of the last alone.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        num_blocks: number of bottlenecks, each with its input added to its output.
+        hidden_ratio: channels inside a bottleneck, as a part of those around it.
+        depthwise: bottlenecks of a 1x1, a depthwise 5x5 and a 1x1 convolution, three times as wide inside, in place of
+            a `RepConv` and a 3x3 convolution; `hidden_ratio` plays no part in them.
+        norm_layer: timm-style normalization layer; None means none.
+        act_layer: timm-style activation layer; None means none.
+
+    >>> import torch
+    >>> from pyramids.csp import CSPStage
+    >>> CSPStage(32, 16)(torch.rand(2, 32, 5, 7)).shape
+    torch.Size([2, 16, 5, 7])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int = 3,
+        *,
+        hidden_ratio: float = 1.0,
+        depthwise: bool = False,
+        norm_layer: LayerType | str | None = nn.BatchNorm2d,
+        act_layer: LayerType | None = nn.SiLU,
+    ) -> None:
+        super().__init__()
+        layers = {"norm_layer": norm_layer, "act_layer": act_layer}
+        short = out_channels // 2
+        width = out_channels - short
+
+        def bottleneck() -> nn.Sequential:
+            if depthwise:
+                inside = make_divisible(3 * width)
+                return nn.Sequential(
+                    conv_norm_act(width, inside, 1, **layers),
+                    conv_norm_act(inside, inside, 5, groups=inside, **layers),
+                    conv_norm_act(inside, width, 1, norm_layer=norm_layer, act_layer=None),
+                )
+            inside = int(width * hidden_ratio)
+            return nn.Sequential(RepConv(width, inside, **layers), conv_norm_act(inside, width, 3, **layers))
+
+        self.short = conv_norm_act(in_channels, short, 1, **layers)
+        self.main = conv_norm_act(in_channels, width, 1, **layers)
+        self.blocks = nn.ModuleList(bottleneck() for _ in range(num_blocks))
+        self.final = conv_norm_act(short + num_blocks * width, out_channels, 1, **layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, in_channels, H, W)` to `(N, out_channels, H, W)`."""
+        joined = [self.short(x)]
+        x = self.main(x)
+        for block in self.blocks:
+            x = x + block(x)
+            joined.append(x)
+        return self.final(torch.cat(joined, dim=1))
