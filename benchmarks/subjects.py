@@ -19,6 +19,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pafpn": {"extra_levels": 3},
     "bifpn": {"extra_levels": 3},
     "fpg": {"extra_levels": 3},
+    "simple": {"strides": (8, 16, 32), "extra_levels": 3},
+    "hybrid_encoder": {"extra_levels": 3},
+    "csppafpn": {"extra_levels": 3},
+    "repgfpn": {"extra_levels": 3},
 }
 """Arguments that differ from a neck's defaults; the others have six maps by themselves, or cannot have them."""
 

@@ -65,7 +65,8 @@ class ConcatPAN(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps `(N, channels[i], H_i, W_i)`, finest first, to as many of the same shapes."""
-        top, reduced = maps[-1], []
+        top = maps[-1]
+        reduced: list[Tensor] = []
         for reduce, merge, x in zip(self.reduce, self.top_down, maps[-2::-1]):
             top = reduce(top)
             reduced.insert(0, top)

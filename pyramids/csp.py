@@ -6,6 +6,7 @@ section 3.2), `CSPRepLayer` (RT-DETR, https://arxiv.org/abs/2304.08069, section 
 https://arxiv.org/abs/2211.15444, section 2.2).
 """
 
+import functools
 from collections import OrderedDict
 
 import torch
@@ -49,23 +50,24 @@ class CSPLayer(nn.Module):
         act_layer: LayerType | None = nn.SiLU,
     ) -> None:
         super().__init__()
-        layers = {"norm_layer": norm_layer, "act_layer": act_layer}
+        block = functools.partial(conv_norm_act, norm_layer=norm_layer, act_layer=act_layer)
+        separable_block = functools.partial(separable_conv_norm_act, norm_layer=norm_layer, act_layer=act_layer)
         half = max(out_channels // 2, 1)
-        second = separable_conv_norm_act if separable else conv_norm_act
-        self.main = conv_norm_act(in_channels, half, 1, **layers)
-        self.short = conv_norm_act(in_channels, half, 1, **layers)
+        first, second = kernel_sizes
+        self.main = block(in_channels, half, 1)
+        self.short = block(in_channels, half, 1)
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
                     OrderedDict(
-                        conv1=conv_norm_act(half, half, kernel_sizes[0], **layers),
-                        conv2=second(half, half, kernel_sizes[1], **layers),
+                        conv1=block(half, half, first),
+                        conv2=(separable_block if separable else block)(half, half, second),
                     )
                 )
                 for _ in range(num_blocks)
             )
         )
-        self.final = conv_norm_act(2 * half, out_channels, 1, **layers)
+        self.final = block(2 * half, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, in_channels, H, W)` to `(N, out_channels, H, W)`."""
@@ -100,12 +102,14 @@ class CSPRepLayer(nn.Module):
         act_layer: LayerType | None = nn.SiLU,
     ) -> None:
         super().__init__()
-        layers = {"norm_layer": norm_layer, "act_layer": act_layer}
+        block = functools.partial(conv_norm_act, norm_layer=norm_layer, act_layer=act_layer)
         width = int(out_channels * expansion)
-        self.main = conv_norm_act(in_channels, width, 1, **layers)
-        self.short = conv_norm_act(in_channels, width, 1, **layers)
-        self.blocks = nn.Sequential(*(RepConv(width, width, **layers) for _ in range(num_blocks)))
-        self.final = nn.Identity() if width == out_channels else conv_norm_act(width, out_channels, 1, **layers)
+        self.main = block(in_channels, width, 1)
+        self.short = block(in_channels, width, 1)
+        self.blocks = nn.Sequential(
+            *(RepConv(width, width, norm_layer=norm_layer, act_layer=act_layer) for _ in range(num_blocks))
+        )
+        self.final = nn.Identity() if width == out_channels else block(width, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, in_channels, H, W)` to `(N, out_channels, H, W)`."""
@@ -143,7 +147,7 @@ class CSPStage(nn.Module):
         act_layer: LayerType | None = nn.SiLU,
     ) -> None:
         super().__init__()
-        layers = {"norm_layer": norm_layer, "act_layer": act_layer}
+        block = functools.partial(conv_norm_act, norm_layer=norm_layer, act_layer=act_layer)
         short = out_channels // 2
         width = out_channels - short
 
@@ -151,17 +155,18 @@ class CSPStage(nn.Module):
             if depthwise:
                 inside = make_divisible(3 * width)
                 return nn.Sequential(
-                    conv_norm_act(width, inside, 1, **layers),
-                    conv_norm_act(inside, inside, 5, groups=inside, **layers),
-                    conv_norm_act(inside, width, 1, norm_layer=norm_layer, act_layer=None),
+                    block(width, inside, 1),
+                    block(inside, inside, 5, groups=inside),
+                    block(inside, width, 1, act_layer=None),
                 )
             inside = int(width * hidden_ratio)
-            return nn.Sequential(RepConv(width, inside, **layers), conv_norm_act(inside, width, 3, **layers))
+            rep = RepConv(width, inside, norm_layer=norm_layer, act_layer=act_layer)
+            return nn.Sequential(rep, block(inside, width, 3))
 
-        self.short = conv_norm_act(in_channels, short, 1, **layers)
-        self.main = conv_norm_act(in_channels, width, 1, **layers)
+        self.short = block(in_channels, short, 1)
+        self.main = block(in_channels, width, 1)
         self.blocks = nn.ModuleList(bottleneck() for _ in range(num_blocks))
-        self.final = conv_norm_act(short + num_blocks * width, out_channels, 1, **layers)
+        self.final = block(short + num_blocks * width, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(N, in_channels, H, W)` to `(N, out_channels, H, W)`."""

@@ -85,7 +85,7 @@ class ExtraLevels(nn.Module):
         kind: Extra = "pool",
         *,
         relu: bool = True,
-        norm_layer: LayerType | None = None,
+        norm_layer: LayerType | str | None = None,
         act_layer: LayerType | None = None,
     ) -> None:
         super().__init__()

@@ -182,7 +182,7 @@ class HybridEncoder(Neck):
 
 
 _PARTS = [
-    r"(?:encoder_)?input_proj",
+    r"(?<!decoder\.)(?:encoder_)?input_proj",  # the decoder has one as well
     r"(?:encoder|aifi)\.\d+\.layers",
     "lateral_convs",
     "fpn_blocks",
@@ -228,8 +228,7 @@ def convert_rtdetr(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> list(convert_rtdetr({"encoder.fpn_blocks.0.conv1.norm.bias": torch.ones(8)}))
     ['pan.top_down.0.main.bn.bias']
     """
-    own = {name: x for name, x in state_dict.items() if "decoder" not in name}  # which has an input_proj as well
-    renamed = renamed_parts(own, _PARTS, _SUBSTITUTIONS, source="RT-DETR")
+    renamed = renamed_parts(state_dict, _PARTS, _SUBSTITUTIONS, source="RT-DETR")
     for name in [name for name in renamed if re.search(r"\.q_proj\.", name)]:
         parts = [renamed.pop(name.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
         renamed[name.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)

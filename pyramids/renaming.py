@@ -76,5 +76,5 @@ def renamed_parts(
         result[ours] = value
     if not result:
         names = ", ".join(list(state_dict)[:3])
-        raise ValueError(f"no tensor of a {source} neck among {len(state_dict)} ({names}, ...)")
+        raise ValueError(f"none of {len(state_dict)} tensors is of {source}'s neck ({names}, ...)")
     return result

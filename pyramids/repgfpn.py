@@ -87,13 +87,21 @@ class RepGFPN(Neck):
         self.declare_outputs(widths + widths[-1:] * extra_levels, strides)
         if num_blocks < 1 or hidden_ratio <= 0:
             raise ValueError(f"num_blocks is 1 or more and hidden_ratio positive: got {num_blocks} and {hidden_ratio}")
-        layers = {"norm_layer": norm_layer, "act_layer": act_layer}
 
         def down(width: int) -> nn.Module:
-            return (separable_conv_norm_act if depthwise else conv_norm_act)(width, width, 3, stride=2, **layers)
+            conv = separable_conv_norm_act if depthwise else conv_norm_act
+            return conv(width, width, 3, stride=2, norm_layer=norm_layer, act_layer=act_layer)
 
         def stage(wide: int, narrow: int) -> nn.Module:
-            return CSPStage(wide, narrow, num_blocks, hidden_ratio=hidden_ratio, depthwise=depthwise, **layers)
+            return CSPStage(
+                wide,
+                narrow,
+                num_blocks,
+                hidden_ratio=hidden_ratio,
+                depthwise=depthwise,
+                norm_layer=norm_layer,
+                act_layer=act_layer,
+            )
 
         (a, b, c), (fine, middle, coarse) = self.in_channels, widths
         self.input_down = nn.ModuleList([down(a), down(b)])  # of c3 and c4

@@ -130,10 +130,10 @@ class SimpleFeaturePyramid(Neck):
                 f"SimpleFeaturePyramid takes one map, the last of a transformer: got {len(self.in_channels)} maps of "
                 f"strides {self.in_strides}; the other necks take several"
             )
-        all_strides = append_doubled(list(strides), extra_levels) if strides else []
-        self.declare_outputs([out_channels] * len(all_strides), all_strides)
-        if any(fine >= coarse for fine, coarse in pairwise(strides)):
+        if not strides or any(fine >= coarse for fine, coarse in pairwise(strides)):
             raise ValueError(f"strides go from fine to coarse, each larger than the last: got {list(strides)}")
+        all_strides = append_doubled(strides, extra_levels)
+        self.declare_outputs([out_channels] * len(all_strides), all_strides)
         self.levels = nn.ModuleList(
             Level(
                 self.in_channels[0],

@@ -5,52 +5,14 @@ Every shape on an arrow is read off the module at work, on the meta device, so t
 """
 
 from pathlib import Path
-from typing import Any
 
-import torch
+import paths
 from canvas import Canvas
-from torch import Tensor, nn
+from shapes import Shapes, channels, shapes_of, size
 
 from pyramids import MLFPN
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
-Shapes = dict[str, str]
-
-
-def shapes_of(design: Any) -> Shapes:
-    """`in`, `out` and the outputs of every part of an MLFPN on VGG-16 at 320 pixels, as text, by the part's name."""
-    found: Shapes = {}
-
-    def record(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            maps = output if isinstance(output, list) else [output]
-            for i, x in enumerate(maps):
-                found[f"{name}:{i}" if isinstance(output, list) else name] = text(x)
-            if inputs and isinstance(inputs[0], Tensor):
-                found.setdefault(f"{name}:in", text(inputs[0]))
-
-        return hook
-
-    with torch.device("meta"):
-        neck = MLFPN([512, 1024], design=design).eval()
-        for name, module in neck.named_modules():
-            module.register_forward_hook(record(name))
-        neck([torch.empty(1, 512, 40, 40), torch.empty(1, 1024, 20, 20)])
-    return found
-
-
-def text(x: Tensor) -> str:
-    """A map's shape without the batch: channels x height x width."""
-    return " × ".join(map(str, x.shape[1:]))
-
-
-def size(shape: str) -> str:
-    """Height x width of a shape."""
-    return shape.split(" × ", 1)[1]
-
-
-def channels(shape: str) -> str:
-    return shape.split(" × ")[0]
 
 
 def draw_ffmv1(canvas: Canvas, s: Shapes) -> None:
@@ -305,7 +267,7 @@ def drawings() -> dict[str, str]:
     """File name and document of every drawing."""
     files = {}
     for design in ("paper", "released"):
-        shapes = shapes_of(design)
+        shapes = shapes_of(lambda design=design: MLFPN([512, 1024], design=design), [(512, 40, 40), (1024, 20, 20)])
         for name, (draw, area, title) in DRAWINGS.items():
             if name == "ffmv1" and design == "released":
                 continue  # the same in both designs
@@ -320,7 +282,7 @@ def drawings() -> dict[str, str]:
         canvas = Canvas(1110, 380, "The rooms of the library, and the data that goes through them", scheme)
         draw_architecture(canvas)
         files[f"architecture-{scheme}.svg"] = canvas.svg()
-    return files
+    return files | paths.drawings()
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def test_whole_detector_converts():
 
 @pytest.mark.parametrize("convert", [convert_yolox, convert_rtmdet])
 def test_conversion_of_other_networks(convert):
-    with pytest.raises(ValueError, match=r"no tensor of a \w+ neck among 0"):
+    with pytest.raises(ValueError, match=r"none of 0 tensors is of \w+'s neck"):
         convert({})
 
 

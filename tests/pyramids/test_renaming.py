@@ -23,5 +23,5 @@ def test_two_necks_at_once():
 
 def test_nothing_found_names_what_came():
     tensors = {f"layer{i}.weight": torch.zeros(1) for i in range(9)}
-    with pytest.raises(ValueError, match=r"no tensor of a test neck among 9 \(layer0.weight, layer1.weight, "):
+    with pytest.raises(ValueError, match=r"none of 9 tensors is of test's neck \(layer0.weight, layer1.weight, "):
         renamed_parts(tensors, ["up"], [], source="test")

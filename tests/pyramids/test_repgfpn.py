@@ -63,7 +63,7 @@ def test_whole_detector_converts():
     official = load_golden("repgfpn_depthwise").weights
     whole = {f"neck.{key}": x for key, x in official.items()} | {"backbone.conv1.weight": torch.zeros(1)}
     assert convert_damo_yolo(whole).keys() == convert_damo_yolo(official).keys()
-    with pytest.raises(ValueError, match="no tensor of a DAMO-YOLO neck among 1"):
+    with pytest.raises(ValueError, match="none of 1 tensors is of DAMO-YOLO's neck"):
         convert_damo_yolo({"backbone.conv1.weight": torch.zeros(1)})
 
 
