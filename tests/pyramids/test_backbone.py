@@ -92,7 +92,8 @@ class TestResample:
         x = torch.rand(1, 8, 5, 6)
         down, up = Resample(8, 16, 32), Resample(8, 16, 4)
         torch.testing.assert_close(down(x, (80, 96)), nn.functional.max_pool2d(x, 2, ceil_mode=True))
-        assert [type(m).__name__ for m in up.layers] == ["ConvTranspose2d", "LayerNorm2d", "GELU", "ConvTranspose2d"]
+        kinds = [nn.ConvTranspose2d, nn.LayerNorm, nn.GELU, nn.ConvTranspose2d]
+        assert [isinstance(m, kind) for m, kind in zip(up.layers, kinds, strict=True)] == [True] * 4
         assert not list(down.parameters())
 
 
