@@ -33,8 +33,8 @@ register_neck("deconv")(DeconvPyramid)
 register_neck("ssd_extras")(SSDExtras)
 register_neck("simple")(SimpleFeaturePyramid)
 register_neck("hybrid_encoder")(HybridEncoder)
-register_neck(CSPPAFPN)
-register_neck(RepGFPN)
+register_neck("csppafpn")(CSPPAFPN)
+register_neck("repgfpn")(RepGFPN)
 
 __version__ = "0.1.0"
 __all__ = [

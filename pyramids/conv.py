@@ -15,14 +15,6 @@ from torch import Tensor, nn
 
 LayerType = Callable[..., nn.Module]
 
-SMALL = 0.1
-"""Factor on He's initialization of weights before norms in MLFPN's blocks: TUM, FFMv1 and FFMv2.
-
-A chain of TUMs is deep and narrow, and He's deviation is large for narrow layers: at a learning rate of 1e-3 a step of
-Adam would turn these weights by 1.7 %, where it turns FPN's by 4.8 %. `python -m benchmarks gradients` shows the turn
-per step, `python -m benchmarks ablation` what it is worth.
-"""
-
 
 class BatchNormAct2d(TimmBatchNormAct2d):
     """timm's batch norm with activation, which normalizes a single value a channel by its running statistics.
@@ -131,14 +123,14 @@ def separable_conv_norm_act(
     return nn.Sequential(OrderedDict(depthwise=depthwise, pointwise=layers(out_channels, 1)))
 
 
-def init_weights(module: nn.Module, *, before_norm: float = 1.0) -> None:
+def init_weights(module: nn.Module, *, deviation: float | None = None) -> None:
     """He initialization of every convolution below `module` (He et al. 2015, fan-out), biases at zero.
 
     Args:
         module: any module.
-        before_norm: factor on the weights of convolutions that a norm follows. The norm divides it out again, so
-            outputs stay the same; but Adam, whose steps have a fixed size, turns smaller weights further at each step
-            (van Laarhoven 2017, arXiv 1706.05350, section 3).
+        deviation: standard deviation of the weights of convolutions that a norm follows; None for He's there too. The
+            norm takes the size of these weights out of the output, so it decides only how far a step of the optimizer
+            turns them: Adam by about the learning rate over it (van Laarhoven 2017, arXiv 1706.05350, section 3).
     """
     for m in module.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -147,8 +139,8 @@ def init_weights(module: nn.Module, *, before_norm: float = 1.0) -> None:
                 m.weight.data.mul_(m.groups**0.5)
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
-    for conv in normalized_convs(module):
-        conv.weight.data.mul_(before_norm)
+    for conv in normalized_convs(module) if deviation is not None else ():
+        nn.init.normal_(conv.weight, std=deviation)
 
 
 def normalized_convs(module: nn.Module) -> list[nn.Conv2d]:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import SMALL, LayerType, conv_norm_act, init_weights
+from .conv import LayerType, conv_norm_act, init_weights
+from .tum import DEVIATION
 
 
 class FFMv1(nn.Module):
@@ -54,7 +55,7 @@ class FFMv1(nn.Module):
         self.shallow = conv_norm_act(shallow_channels, shallow_out, 3, norm_layer=norm_layer, act_layer=act_layer)
         self.deep = conv_norm_act(deep_channels, deep_out, 1, norm_layer=norm_layer, act_layer=act_layer)
         self.out_channels = shallow_out + deep_out
-        init_weights(self, before_norm=SMALL)
+        init_weights(self, deviation=DEVIATION)
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
         """`(N, shallow_channels, H, W)` and `(N, deep_channels, h, w)` to `(N, shallow_out + deep_out, H, W)`."""
@@ -98,7 +99,7 @@ class FFMv2(nn.Module):
         self.in_channels = base_channels
         self.reduce = conv_norm_act(base_channels, out_channels, 1, norm_layer=norm_layer, act_layer=act_layer)
         self.out_channels = out_channels
-        init_weights(self, before_norm=SMALL)
+        init_weights(self, deviation=DEVIATION)
 
     def forward(self, base: Tensor, previous: Tensor) -> Tensor:
         """`(N, base_channels, H, W)` and `(N, C, H, W)` to `(N, out_channels + C, H, W)`."""

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from .conv import SMALL, LayerType, conv_norm_act, init_weights, norm_act
+from .conv import LayerType, conv_norm_act, init_weights, norm_act
 from .ffm import FFMv1, FFMv2
 from .neck import Neck, Size
 from .sfam import SFAM
-from .tum import TUM, Design, check_design, design_norm, tum_output_sizes
+from .tum import DEVIATION, TUM, Design, check_design, design_norm, tum_output_sizes
 
 
 class MLFPN(Neck):
@@ -113,7 +113,7 @@ class MLFPN(Neck):
         # The last map, unpadded with stride 1, has no constant ratio to the image; nominally it has the stride before.
         strides = [self.in_strides[0] * 2 ** min(i, num_scales - 2) for i in range(num_scales)]
         self.declare_outputs([width] * num_scales, strides)
-        init_weights(self.reduce, before_norm=SMALL)
+        init_weights(self.reduce, deviation=DEVIATION)
 
     def output_sizes(self, input_sizes: Sequence[Size]) -> list[Size]:
         return tum_output_sizes(input_sizes[0], self.num_scales)
