@@ -6,6 +6,7 @@ Every shape on an arrow is read off the module at work, on the meta device, so t
 
 from pathlib import Path
 
+import grids
 import paths
 from canvas import Canvas
 from shapes import Shapes, channels, shapes_of, size
@@ -282,7 +283,7 @@ def drawings() -> dict[str, str]:
         canvas = Canvas(1110, 380, "The rooms of the library, and the data that goes through them", scheme)
         draw_architecture(canvas)
         files[f"architecture-{scheme}.svg"] = canvas.svg()
-    return files | paths.drawings()
+    return files | paths.drawings() | grids.drawings()
 
 
 if __name__ == "__main__":
