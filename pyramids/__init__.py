@@ -12,6 +12,7 @@ from .hybrid_encoder import HybridEncoder
 from .mlfpn import MLFPN
 from .nasfpn import NASFPN
 from .neck import Neck
+from .neck_sequence import NeckSequence
 from .pafpn import PAFPN
 from .pyramid import FeaturePyramid, attach
 from .registry import create_neck, list_necks, register_neck
@@ -55,6 +56,7 @@ __all__ = [
     "FeaturePyramid",
     "HybridEncoder",
     "Neck",
+    "NeckSequence",
     "RepGFPN",
     "SSDExtras",
     "SimpleFeaturePyramid",

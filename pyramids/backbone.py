@@ -5,7 +5,7 @@ Everything is read off `feature_info` and `output_fmt`, nothing off names.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from timm.models import FeatureInfo
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .neck import Size
 from .resample import Resample
 from .unused import cut_unused, unused_parameters
-from .weightless import hooks_of, run_twin
+from .weightless import hooks_of, listed, run_twin
 
 
 class Tap(NamedTuple):
@@ -74,16 +74,19 @@ class Backbone(nn.Module):
             raise ValueError(f"images are (N, {self.image_channels}, H, W): got the shape {tuple(images.shape)}")
         if not images.is_floating_point():
             raise TypeError(f"images are floating-point numbers: got {images.dtype}")
-        maps = _listed(self.body(images))
+        maps = listed(self.body(images))
         if len(maps) != self.num_maps:
-            raise ValueError(
-                f"the backbone {type(self.body).__name__} gives {_count(len(maps))}, its feature_info describes "
-                f"{self.num_maps}"
-            )
+            count = "1 map" if len(maps) == 1 else f"{len(maps)} maps"
+            raise ValueError(f"{type(self.body).__name__} gives {count}, its feature_info describes {self.num_maps}")
         features = []
         for tap, resample in zip(self.taps, self.resample):
-            x = maps[tap.place].permute(0, 3, 1, 2) if tap.nhwc else maps[tap.place]
-            features.append(resample(x, images.shape[-2:]))
+            x = maps[tap.place]
+            if x.dim() != 4 or x.shape[-1 if tap.nhwc else 1] != tap.channels:
+                raise ValueError(
+                    f"{type(self.body).__name__} gives a map of the shape {tuple(x.shape)} at place {tap.place}, its "
+                    f"feature_info describes {tap.channels} channels, {'last' if tap.nhwc else 'after the batch'}"
+                )
+            features.append(resample(x.permute(0, 3, 1, 2) if tap.nhwc else x, images.shape[-2:]))
         return features
 
     def output_sizes(self, image_size: Size) -> list[Size]:
@@ -137,17 +140,6 @@ class Backbone(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _listed(maps: Any) -> list[Tensor]:
-    maps = getattr(maps, "feature_maps", maps)  # transformers' BackboneOutput
-    if isinstance(maps, Tensor):
-        return [maps]
-    return list(maps.values() if isinstance(maps, Mapping) else maps)
-
-
-def _count(maps: int) -> str:
-    return "1 map" if maps == 1 else f"{maps} maps"
-
-
 def likely_sizes(body: nn.Module) -> list[Size]:
     """Image sizes that a body probably takes: those that it says it was built for first."""
     config: Any = getattr(body, "pretrained_cfg", None) or {}
@@ -180,18 +172,48 @@ def choose_taps(reductions: Sequence[int], strides: Sequence[int]) -> list[int]:
     return [deepest[min(deepest, key=lambda r: (abs(math.log2(r / stride)), r))] for stride in strides]
 
 
-def wrap(body: nn.Module, strides: Sequence[int], *, image_channels: int | None = None) -> Backbone:
+def wrap(
+    body: nn.Module, strides: Sequence[int], *, native: bool = False, image_channels: int | None = None
+) -> Backbone:
     """A `Backbone` of the given strides from a module that gives the maps which its `feature_info` describes.
 
-    Without `image_channels` they are read off the body, see `channels_of_images`.
+    Args:
+        body: gives maps.
+        strides: strides wanted.
+        native: leave the chosen maps at their own strides.
+        image_channels: channels of the images; None means what `channels_of_images` finds.
     """
-    info: Any = body.feature_info
-    reductions, channels = info.reduction(), info.channels()
-    nhwc = str(getattr(body, "output_fmt", "NCHW")).endswith("NHWC")
-    taps = [Tap(place, channels[place], reductions[place], nhwc) for place in choose_taps(reductions, strides)]
     if image_channels is None:
         image_channels = channels_of_images(body)
+    info: Any = getattr(body, "feature_info", None) or described(body, image_channels)
+    reductions, channels = info.reduction(), info.channels()
+    nhwc = str(getattr(body, "output_fmt", "NCHW")).endswith("NHWC")
+    places = choose_taps(reductions, strides)
+    if native:
+        places = sorted(set(places))
+        strides = [reductions[place] for place in places]
+    taps = [Tap(place, channels[place], reductions[place], nhwc) for place in places]
     return Backbone(body, taps, strides, len(reductions), image_channels=image_channels)
+
+
+def described(body: nn.Module, image_channels: int) -> FeatureInfo:
+    """The `FeatureInfo` of a transformers backbone, which says its channels and not its strides: those come from a run.
+
+    Raises:
+        ValueError: where the body runs at no likely size.
+    """
+    for size in likely_sizes(body):
+        try:
+            _, maps = run_twin(body, hooks_of(body), size, image_channels)
+        except Exception as error:  # whatever a body raises at what it does not take
+            problem = error
+            continue
+        info = [
+            {"num_chs": x.shape[1], "reduction": round(size[0] / x.shape[2]), "module": name}
+            for name, x in zip(body.out_features, maps)  # type: ignore[arg-type]
+        ]
+        return FeatureInfo(info, tuple(range(len(info))))
+    raise ValueError(f"{type(body).__name__} gives no maps of images of a usual size: {problem}") from problem
 
 
 def channels_of_images(body: nn.Module) -> int:
@@ -214,7 +236,7 @@ def channels_of_images(body: nn.Module) -> int:
     return 3
 
 
-def wrap_module(module: nn.Module, strides: Sequence[int]) -> Backbone:
+def wrap_module(module: nn.Module, strides: Sequence[int], *, native: bool = False) -> Backbone:
     """A `Backbone` from a module that is built already: one that gives maps, or a timm classifier that can.
 
     Raises:
@@ -222,11 +244,14 @@ def wrap_module(module: nn.Module, strides: Sequence[int]) -> Backbone:
     """
     info = getattr(module, "feature_info", None)
     if isinstance(info, FeatureInfo):
-        return wrap(module, strides)
+        return wrap(module, strides, native=native)
     if info and hasattr(module, "forward_intermediates"):
         chosen = choose_taps([i["reduction"] for i in info], strides)
-        return wrap(FeatureGetterNet(module, sorted(set(chosen))), strides)
+        return wrap(FeatureGetterNet(module, sorted(set(chosen))), strides, native=native)
+    if info is None and isinstance(getattr(module, "out_features", None), list):  # transformers' AutoBackbone
+        return wrap(module, strides, native=native)
     raise ValueError(
         f"{type(module).__name__} has no feature_info that says which maps it gives: pass the name of a timm model, "
-        "one made with timm.create_model(name, features_only=True), or a module whose feature_info is a FeatureInfo"
+        "one made with timm.create_model(name, features_only=True), one of transformers' AutoBackbone, or a module "
+        "whose feature_info is a FeatureInfo"
     )

@@ -50,6 +50,9 @@ class Neck(nn.Module):
     default_strides: ClassVar[tuple[int, ...]] = (8, 16, 32)
     """The strides that the neck asks of a backbone when its user names none."""
 
+    native_strides: ClassVar[bool] = False
+    """Whether it then takes the backbone's own strides nearest to these, not maps resampled to them."""
+
     in_channels: list[int]
     in_strides: list[int]
     feature_info: FeatureInfo

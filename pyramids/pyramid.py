@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from .backbone import Backbone
 from .neck import Neck, Size
+from .neck_sequence import NeckSequence
 from .registry import neck_class
-from .source import create_backbone
+from .source import checked_size, create_backbone
+
+NeckLike = str | type[Neck] | Neck
 
 
 class FeaturePyramid(nn.Module):
@@ -18,10 +21,10 @@ class FeaturePyramid(nn.Module):
 
     Args:
         backbone: the source of maps.
-        neck: takes maps of the backbone's channels and strides.
+        neck: takes maps of the backbone's channels and strides. Several become one `NeckSequence`.
 
     Raises:
-        ValueError: for a neck that takes other maps than the backbone gives.
+        ValueError: for a neck that takes other maps than the backbone, or the neck before it, gives.
 
     >>> import torch
     >>> from pyramids import attach
@@ -34,8 +37,10 @@ class FeaturePyramid(nn.Module):
     [(40, 64), (20, 32), (10, 16), (8, 14)]
     """
 
-    def __init__(self, backbone: Backbone, neck: Neck) -> None:
+    def __init__(self, backbone: Backbone, neck: Neck | Sequence[Neck]) -> None:
         super().__init__()
+        if not isinstance(neck, Neck):
+            neck = neck[0] if len(neck) == 1 else NeckSequence(neck)
         channels, strides = backbone.feature_info.channels(), backbone.feature_info.reduction()
         if neck.in_channels != channels or neck.in_strides != strides:
             raise ValueError(
@@ -144,64 +149,97 @@ class TorchvisionBackbone(nn.Module):
 
 def attach(
     backbone: str | nn.Module,
-    neck: str | type[Neck] | Neck,
+    neck: NeckLike | Sequence[NeckLike],
     *,
     pretrained: bool = False,
     strides: Sequence[int] | None = None,
-    image_size: Size | None = None,
+    image_size: int | Size | None = None,
     output_stride: int | None = None,
     backbone_kwargs: Mapping[str, Any] | None = None,
-    **neck_kwargs: Any,
+    neck_kwargs: Sequence[Mapping[str, Any]] | None = None,
+    **arguments: Any,
 ) -> FeaturePyramid:
-    """Put a neck on a backbone.
+    """Put a neck, or several on each other, on a backbone.
 
     Maps are picked by the backbone's `feature_info.reduction()`, the deepest of equal reduction. A stride that the
     backbone lacks is made from the nearest map by transposed convolutions or pooling (see `pyramids.resample`).
-    Transformers of a single stride are tapped at even distances over their depth.
+    Transformers of a single stride are tapped at even distances over their depth; a neck that takes one map gets the
+    last block's.
 
     Args:
-        backbone: name of a timm model, a timm model, or any module with a timm `FeatureInfo` as `feature_info` whose
-            forward gives the list of maps that it describes.
-        neck: a registered name, a class or an instance.
+        backbone: name of a timm model, whose stages that no map needs are cut; a timm model, one of transformers'
+            `AutoBackbone`, or any module with a timm `FeatureInfo` as `feature_info` whose forward gives the maps that
+            it describes, as a list, a tuple, a generator or the values of a dict.
+        neck: a registered name, a class or an instance, or a list of them, each on the maps of the one before.
         pretrained: load timm's pretrained weights into a backbone given by name.
-        strides: strides that the neck is to get, ascending; None means the neck's `default_strides`.
-        image_size: (height, width) of the images. Backbones that are built for one size need it; for the others it is
-            checked early.
+        strides: strides that the first neck is to get, ascending; None means its `default_strides`, for a neck with
+            `native_strides` the backbone's own that are nearest.
+        image_size: (height, width) of the images, or the side of a square. Backbones that are built for one size need
+            it; for the others it is checked early.
         output_stride: dilate the backbone so that no map is coarser, where timm has it.
-        backbone_kwargs: further arguments of `timm.create_model`, such as `drop_path_rate`.
-        **neck_kwargs: arguments of the neck's class.
+        backbone_kwargs: further arguments of `timm.create_model`, such as `drop_path_rate`, or `in_chans` for images
+            that are not RGB.
+        neck_kwargs: with several necks, the arguments of each, in their order.
+        **arguments: with one neck, the arguments of its class.
 
     Raises:
-        TypeError: for a backbone or a neck of another kind.
+        TypeError: for a backbone or a neck of another kind; arguments for a neck that is built already, or in the form
+            for another number of necks.
         ValueError: for an unknown name, with the nearest ones; a backbone without spatial maps; a size that the
-            backbone or the neck does not take; a neck instance that does not fit the backbone.
+            backbone or the neck does not take; a neck that does not fit what is below it.
 
     >>> import torch
     >>> from pyramids import attach
     >>> pyramid = attach("vit_tiny_patch16_224", "mlfpn", num_levels=1, num_scales=3, channels=32)
     >>> [tuple(x.shape) for x in pyramid(torch.rand(1, 3, 96, 160))]
     [(1, 16, 12, 20), (1, 16, 6, 10), (1, 16, 4, 8)]
+    >>> necks = attach("resnet10t", ["fpn", "pafpn"], neck_kwargs=[{"out_channels": 32}, {"out_channels": 16}])
+    >>> necks.out_channels
+    [16, 16, 16]
     """
-    kind = neck_class(neck) if isinstance(neck, str) else neck
-    if isinstance(kind, Neck):
-        if neck_kwargs:
-            raise TypeError(f"the neck is built already and takes no arguments: got {sorted(neck_kwargs)}")
-        wanted = kind.in_strides
-    elif isinstance(kind, type) and issubclass(kind, Neck):
-        wanted = list(kind.default_strides)
+    if isinstance(neck, Sequence) and not isinstance(neck, str):
+        if arguments:
+            raise TypeError(
+                f"several necks take their arguments as neck_kwargs, one mapping each: got {sorted(arguments)}"
+            )
+        kinds = [_kind_of(one) for one in neck]
+        each = list(neck_kwargs) if neck_kwargs is not None else [{}] * len(kinds)
+        if not kinds or len(each) != len(kinds):
+            raise ValueError(
+                f"neck_kwargs has one mapping per neck, and there is a neck: got {len(each)} for {len(kinds)}"
+            )
+    elif neck_kwargs is not None:
+        raise TypeError("neck_kwargs is for a list of necks; one neck takes its arguments as keywords of attach")
     else:
-        raise TypeError(f"a neck is a registered name, a subclass of Neck or an instance of one: got {neck!r}")
+        kinds, each = [_kind_of(neck)], [arguments]
+    for kind, given in zip(kinds, each):
+        if isinstance(kind, Neck) and given:
+            raise TypeError(f"the neck is built already and takes no arguments: got {sorted(given)}")
+    first = kinds[0]
+    wanted = first.in_strides if isinstance(first, Neck) else first.default_strides
     source = create_backbone(
         backbone,
-        list(strides) if strides is not None else wanted,
+        list(strides if strides is not None else wanted),
+        native=strides is None and isinstance(first, type) and first.native_strides,
         pretrained=pretrained,
         image_size=image_size,
         output_stride=output_stride,
         backbone_kwargs=backbone_kwargs,
     )
-    if not isinstance(kind, Neck):
-        kind = kind(source.feature_info.channels(), source.feature_info.reduction(), **neck_kwargs)
-    pyramid = FeaturePyramid(source, kind)
+    necks: list[Neck] = []
+    below: Backbone | Neck = source
+    for kind, given in zip(kinds, each):
+        info = below.feature_info
+        below = kind if isinstance(kind, Neck) else kind(info.channels(), info.reduction(), **given)
+        necks.append(below)
+    pyramid = FeaturePyramid(source, necks)
     if image_size is not None:
-        pyramid.output_sizes(image_size)  # refuses what is too small for the neck
+        pyramid.output_sizes(checked_size(image_size))  # refuses what is too small for the neck
     return pyramid
+
+
+def _kind_of(neck: Any) -> type[Neck] | Neck:
+    kind = neck_class(neck) if isinstance(neck, str) else neck
+    if isinstance(kind, Neck) or (isinstance(kind, type) and issubclass(kind, Neck)):
+        return kind
+    raise TypeError(f"a neck is a registered name, a subclass of Neck or an instance of one: got {neck!r}")

@@ -111,6 +111,7 @@ class SimpleFeaturePyramid(Neck):
     """
 
     default_strides = (16,)
+    native_strides = True
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -27,14 +28,26 @@ def create_backbone(
     source: str | nn.Module,
     strides: Sequence[int],
     *,
+    native: bool = False,
     pretrained: bool = False,
-    image_size: Size | None = None,
+    image_size: int | Size | None = None,
     output_stride: int | None = None,
     backbone_kwargs: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """A `Backbone` with maps of the given strides, from the name of a timm model or from a module.
 
+    Args:
+        source: name of a timm model, or a module.
+        strides: strides of the maps, ascending.
+        native: take the maps nearest to these strides as they are, without resampling.
+        pretrained: load timm's pretrained weights.
+        image_size: (height, width) of the images, or the side of a square.
+        output_stride: dilate the model so that no map is coarser, where timm has it.
+        backbone_kwargs: further arguments of `timm.create_model`.
+
     Raises:
+        FileNotFoundError: for a `checkpoint_path` that is not a file.
+        RuntimeError: for weights of other names or shapes, as timm raises it.
         TypeError: for a source that is neither a name nor a module.
         ValueError: for an unknown name, a model without spatial maps, an argument that it does not have, or an image
             size that it does not take; names what would do.
@@ -46,37 +59,46 @@ def create_backbone(
     ints = all(isinstance(s, int) and s > 0 for s in strides)
     if not strides or not ints or sorted(set(strides)) != list(strides):
         raise ValueError(f"strides are positive integers, each larger than the last: got {tuple(strides)}")
-    if image_size is not None:
-        image_size = _checked(image_size)
+    size = None if image_size is None else checked_size(image_size)
     if isinstance(source, str):
         options = dict(backbone_kwargs or {})
         if "img_size" in options:
             raise ValueError("the size of the images is given as image_size, not as backbone_kwargs['img_size']")
         if output_stride is not None:
             options["output_stride"] = output_stride
-        return _from_name(source, strides, pretrained, image_size, options)
+        return _from_name(source, strides, native, pretrained, size, options)
     if not isinstance(source, nn.Module):
         raise TypeError(f"a backbone is the name of a timm model or a module: got {source!r}")
     if pretrained or output_stride is not None or backbone_kwargs:
         raise ValueError("pretrained, output_stride and backbone_kwargs are for names: this backbone is built already")
-    backbone = wrap_module(source, strides)
-    if image_size is not None:
-        backbone.output_sizes(image_size)
+    backbone = wrap_module(source, strides, native=native)
+    if size is not None:
+        backbone.output_sizes(size)
     return backbone
 
 
-def _checked(image_size: Any) -> Size:
-    if not isinstance(image_size, Sequence) or len(image_size) != 2:
-        raise TypeError(f"image_size is (height, width) in pixels: got {image_size!r}")
-    if any(not isinstance(side, int) or side < 1 for side in image_size):
+def checked_size(image_size: Any) -> Size:
+    """(height, width) from itself or from the side of a square.
+
+    Raises:
+        TypeError: for neither a whole number nor a pair.
+        ValueError: for sides that are not positive integers.
+    """
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if not isinstance(sides, Sequence) or len(sides) != 2:
+        raise TypeError(f"image_size is (height, width) in pixels, or the side of a square: got {image_size!r}")
+    if any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
         raise ValueError(f"image_size is (height, width) in pixels, positive integers: got {image_size!r}")
-    return image_size[0], image_size[1]
+    return sides[0], sides[1]
 
 
 def _from_name(
-    name: str, strides: Sequence[int], pretrained: bool, image_size: Size | None, options: dict[str, Any]
+    name: str, strides: Sequence[int], native: bool, pretrained: bool, image_size: Size | None, options: dict[str, Any]
 ) -> Backbone:
     check_name(name)
+    weights = options.get("checkpoint_path")
+    if weights and not Path(weights).is_file():
+        raise FileNotFoundError(f"backbone_kwargs['checkpoint_path'] is not a file: {weights}")
     plain = _on_meta(name, options)
     accepted = accepted_arguments(type(plain))
     info: Any = getattr(plain, "feature_info", None)
@@ -88,54 +110,52 @@ def _from_name(
     config: Any = plain.pretrained_cfg
     default = tuple(config["input_size"][1:])
 
-    def sized(size: Size | None) -> dict[str, Any]:
-        return {**options, "img_size": size} if size is not None and "img_size" in accepted else options
+    def build(size: Size | None, *, real: bool) -> Backbone:
+        chosen = {**options, "img_size": size} if size is not None and "img_size" in accepted else options
+        body = timm.create_model(name, pretrained=pretrained, **chosen) if real else _on_meta(name, chosen)
+        channels = options.get("in_chans", config["input_size"][0])
+        return wrap(prune_hooked(body), strides, native=native, image_channels=channels)
+
+    def trial(wanted: Size | None, size: Size) -> Backbone | str:
+        """The backbone without weights, its sizes known if they can be, or what stands in the way."""
+        try:
+            backbone = build(wanted, real=False)
+        except ValueError as error:
+            if wanted is None or "img_size" not in accepted:
+                raise  # no matter of the size
+            build(None, real=False)
+            return reason(error.__cause__ or error)
+        try:
+            backbone.output_sizes(size)
+        except ValueError as error:
+            if not needs_data(error):
+                return reason(error.__cause__ or error)
+        return backbone
 
     size = image_size or default
-    trial = _trial(name, strides, sized(image_size), size)
-    if isinstance(trial, str):
+    backbone = trial(image_size, size)
+    if isinstance(backbone, str):
         others = candidate_sizes(size, max(reductions), default)
-        fit = next((s for s in others if not isinstance(_trial(name, strides, sized(s), s), str)), None)
+        fit = next((s for s in others if not isinstance(trial(s, s), str)), None)
         advice = "no size was found that it takes; choose another model"
         if fit is not None:
             advice = f"the nearest size found that it takes is {fit[0]}x{fit[1]}: pass it as image_size"
-        raise ValueError(f"{name!r} gives no maps of {size[0]}x{size[1]} images ({trial}); {advice}")
-    if torch.get_default_device().type == "meta" and not pretrained:
-        backbone = trial
-    else:
-        model = prune_hooked(timm.create_model(name, pretrained=pretrained, **sized(image_size)))
-        backbone = wrap(model, strides, image_channels=trial.image_channels)
-        backbone.known_sizes.update(trial.known_sizes)
+        raise ValueError(f"{name!r} gives no maps of {size[0]}x{size[1]} images ({backbone}); {advice}")
+    if torch.get_default_device().type != "meta" or pretrained:
+        known = backbone.known_sizes
+        backbone = build(image_size, real=True)
+        backbone.known_sizes.update(known)
     backbone.cut_unused(size)
     return backbone
 
 
 def _on_meta(name: str, options: Mapping[str, Any]) -> nn.Module:
+    shapes = {key: value for key, value in options.items() if key != "checkpoint_path"}
     try:
         with weightless():
-            return timm.create_model(name, **options)
+            return timm.create_model(name, **shapes)
     except Exception as error:  # whatever timm's many models raise
-        raise ValueError(f"timm does not build {name!r} with {dict(options)}: {reason(error)}") from error
-
-
-def _trial(name: str, strides: Sequence[int], options: Mapping[str, Any], size: Size) -> Backbone | str:
-    """The backbone without weights, its sizes for images of `size` known if they can be, or what stands in the way."""
-    try:
-        model = prune_hooked(_on_meta(name, options))
-        backbone = wrap(model, strides, image_channels=_image_channels(model, options))
-    except ValueError as error:
-        return reason(error.__cause__ or error)
-    try:
-        backbone.output_sizes(size)
-    except ValueError as error:
-        if not needs_data(error):
-            return reason(error.__cause__ or error)
-    return backbone
-
-
-def _image_channels(model: nn.Module, options: Mapping[str, Any]) -> int:
-    config: Any = model.pretrained_cfg
-    return int(options.get("in_chans", config["input_size"][0]))
+        raise ValueError(f"timm does not build {name!r} with {shapes}: {error}") from error
 
 
 def accepted_arguments(model: type) -> set[str]:

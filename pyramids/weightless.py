@@ -78,7 +78,8 @@ def twin_of(model: nn.Module, hooks: Hooks, *, data: bool = False) -> nn.Module:
             known: dict[int, Any] = getattr(module, kind)
             kept: dict[int, Any] = OrderedDict()
             memo[id(known)] = kept
-            pending.append((kept, {i: hook for i, hook in known.items() if i in hooks.get(name, ())}))
+            own = {i: hook for i, hook in known.items() if i in hooks.get(name, ()) or _hung_late(hook)}
+            pending.append((kept, own))
     if not data:
         for parameter in model.parameters():
             stand_in = torch.empty_like(parameter, device="meta")
@@ -89,6 +90,11 @@ def twin_of(model: nn.Module, hooks: Hooks, *, data: bool = False) -> nn.Module:
         for kept, own in pending:
             kept.update(copy.deepcopy(own, memo))
     return twin.eval()
+
+
+def _hung_late(hook: Any) -> bool:
+    """Whether a hook is one that transformers hangs on its models at their first call, to collect their maps."""
+    return str(getattr(hook, "__module__", "")).startswith("transformers.")
 
 
 def hooks_of(model: nn.Module) -> Hooks:
@@ -129,8 +135,15 @@ def run_blank(model: nn.Module, image_size: Size, channels: int) -> list[Tensor]
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     images = torch.zeros(1, channels, *image_size, dtype=weight.dtype, device=weight.device)
     with weightless() if weight.is_meta else nullcontext():
-        maps: list[Tensor] = model(images)
-    return maps
+        return listed(model(images))
+
+
+def listed(maps: Any) -> list[Tensor]:
+    """Maps in any of the forms that models give them in, as a list."""
+    maps = getattr(maps, "feature_maps", maps)  # transformers' BackboneOutput
+    if isinstance(maps, Tensor):
+        return [maps]
+    return list(maps.values() if isinstance(maps, Mapping) else maps)
 
 
 class _CopiesOnMeta(TorchFunctionMode):

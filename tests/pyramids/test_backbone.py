@@ -2,18 +2,21 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import timm
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.models import FeatureInfo
 from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from benchmarks.timm_sweep import run_somewhere
-from pyramids import attach
+from pyramids import FPN, attach
 from pyramids.backbone import choose_taps
 from pyramids.resample import Resample
 from pyramids.source import candidate_sizes, create_backbone
@@ -97,6 +100,18 @@ class TestResample:
         assert not list(down.parameters())
 
 
+class Watched(nn.Module):
+    """Knows the modes that it was brought to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modes: list[bool] = []
+
+    def train(self, mode: bool = True) -> "Watched":
+        self.modes.append(mode)
+        return super().train(mode)
+
+
 class TestModules:
     @pytest.mark.parametrize("output_fmt", ["NCHW", "NHWC"])
     def test_own_backbone(self, output_fmt: str) -> None:
@@ -149,6 +164,149 @@ class TestModules:
 
         assert create_backbone(Reads([4, 8], [8, 16]), (8, 16)).output_sizes((64, 96)) == [(8, 12), (4, 6)]
 
+    def test_sizes_touch_neither_modes_nor_hooks(self) -> None:
+        pyramid = attach("test_efficientnet", "fpn", out_channels=8).train()
+        fired: list[str] = []
+        for module in pyramid.modules():
+            module.register_forward_hook(lambda *_: fired.append("forward"))
+            module.register_forward_pre_hook(lambda *_: fired.append("before"))
+        watched = pyramid.backbone.body.watched = Watched()
+        assert pyramid.output_sizes((96, 64)) == [(12, 8), (6, 4), (3, 2)]
+        assert pyramid.unused_parameters == []
+        assert fired == []
+        assert watched.modes == []
+
+    def test_models_that_work_by_hooks_say_their_sizes(self) -> None:
+        backbone = create_backbone("xception41p", (8, 16)).eval()
+        maps = backbone(torch.rand(1, 3, 96, 70))
+        assert backbone.output_sizes((96, 70)) == [tuple(x.shape[-2:]) for x in maps]
+
+    def test_a_body_that_kept_activations_says_its_sizes(self) -> None:
+        class Keeps(Maps):
+            def forward(self, x: Tensor) -> list[Tensor]:
+                self.kept = super().forward(x)
+                return self.kept
+
+        backbone = create_backbone(Keeps([4, 8], [8, 16]), (8, 16))
+        backbone(torch.rand(1, 3, 32, 32))
+        assert backbone.output_sizes((64, 96)) == [(8, 12), (4, 6)]
+
+
+class Gives(Maps):
+    """Maps in the form that a function puts them in."""
+
+    def __init__(self, form: Any) -> None:
+        super().__init__([4, 6, 8], [4, 8, 16])
+        self.form = form
+
+    def forward(self, x: Tensor) -> Any:
+        return self.form(super().forward(x))
+
+
+class TestForms:
+    @pytest.mark.parametrize(
+        "form",
+        [
+            tuple,
+            lambda maps: {"c3": maps[0], "c1": maps[1], "c2": maps[2]},
+            lambda maps: (x for x in maps),
+            lambda maps: SimpleNamespace(feature_maps=tuple(maps)),
+        ],
+        ids=["tuple", "dict", "generator", "transformers"],
+    )
+    def test_maps_in_any_form_are_taken_in_their_order(self, form: Any) -> None:
+        backbone = create_backbone(Gives(form), (8, 16))
+        images = torch.rand(1, 3, 32, 48)
+        for got, layer in zip(backbone(images), backbone.body.layers[1:]):
+            torch.testing.assert_close(got, layer(images))
+        assert backbone.output_sizes((32, 48)) == [(4, 6), (2, 3)]
+
+    def test_feature_extractors_of_torchvision(self) -> None:
+        body = create_feature_extractor(torchvision.models.resnet18(), ["layer2", "layer3"])
+        info = [{"num_chs": c, "reduction": s, "module": m} for c, s, m in ((128, 8, "layer2"), (256, 16, "layer3"))]
+        body.feature_info = FeatureInfo(info, (0, 1))
+        backbone = create_backbone(body, (8, 16)).eval()
+        maps = list(body(images := torch.rand(1, 3, 64, 96)).values())
+        assert all(torch.equal(a, b) for a, b in zip(backbone(images), maps))
+
+    def test_one_map_as_a_tensor(self) -> None:
+        body = Maps([4], [8])
+        body.forward = lambda x: body.layers[0](x)  # type: ignore[method-assign]
+        assert create_backbone(body, (8,))(torch.rand(1, 3, 16, 16))[0].shape == (1, 4, 2, 2)
+
+    @pytest.mark.parametrize(
+        ("form", "message"),
+        [
+            (lambda maps: maps[:2], "Gives gives 2 maps, its feature_info describes 3"),
+            (lambda maps: maps[0], "Gives gives 1 map, its feature_info describes 3"),
+            (lambda maps: [*maps, maps[0]], "Gives gives 4 maps, its feature_info describes 3"),
+            (lambda maps: maps[::-1], r"shape \(1, 4, 8, 8\) at place 2, .* describes 8 channels, after the batch"),
+            (lambda maps: [x.flatten(2) for x in maps], r"shape \(1, 6, 16\) at place 1"),
+        ],
+    )
+    def test_maps_that_are_not_as_described(self, form: Any, message: str) -> None:
+        backbone = create_backbone(Gives(form), (8, 16))
+        with pytest.raises(ValueError, match=message):
+            backbone(torch.rand(1, 3, 32, 32))
+        with pytest.raises(ValueError, match=message.partition(" at place")[0].partition("shape")[0] + ".*"):
+            attach(Gives(form), "fpn", strides=(8, 16), image_size=32)
+
+
+class TestChannelsOfImages:
+    @pytest.mark.parametrize("channels", [1, 2, 4, 13])
+    @pytest.mark.parametrize("name", ["resnet10t", "test_vit", "test_efficientnet", "test_convnext"])
+    def test_by_name(self, name: str, channels: int) -> None:
+        size = (160, 160) if name == "test_vit" else (64, 96)
+        pyramid = attach(name, "fpn", out_channels=8, image_size=size, backbone_kwargs={"in_chans": channels})
+        maps = pyramid(torch.rand(1, channels, *size))
+        assert [tuple(x.shape[-2:]) for x in maps] == pyramid.output_sizes(size)
+        assert pyramid.image_channels == channels
+        with pytest.raises(ValueError, match=rf"images are \(N, {channels}, H, W\): got the shape \(1, 3, "):
+            pyramid(torch.rand(1, 3, *size))
+
+    def test_without_weights_and_without_a_size(self) -> None:
+        with torch.device("meta"):
+            pyramid = attach("resnet18", "mlfpn", backbone_kwargs={"in_chans": 1})
+            assert pyramid(torch.empty(1, 1, 320, 320))[0].shape[-2:] == pyramid.output_sizes((320, 320))[0]
+
+    def test_of_modules(self) -> None:
+        gray = timm.create_model("resnet10t", features_only=True, in_chans=1)
+        del gray.in_chans  # what it says of itself, in newer versions of timm
+        packed = timm.create_model("tresnet_m", features_only=True)  # its first convolution takes 48 channels
+        packed.in_chans = None
+        own = Maps([4, 8], [8, 16])
+        own.layers = nn.ModuleList(nn.Conv2d(5, c, 1, s) for c, s in ((4, 8), (8, 16)))
+        assert create_backbone(gray, (8, 16)).image_channels == 1
+        assert create_backbone(packed, (8, 16)).image_channels == 3
+        assert create_backbone(own, (8, 16)).image_channels == 5
+
+
+class TestNativeStrides:
+    @pytest.mark.parametrize(
+        ("name", "stride", "channels"),
+        [("vit_tiny_patch16_224", 16, 192), ("vit_small_patch14_dinov2", 14, 384), ("resnet10t", 16, 256)],
+    )
+    def test_the_map_nearest_is_taken_as_it_is(self, name: str, stride: int, channels: int) -> None:
+        with torch.device("meta"):
+            backbone = create_backbone(name, (16,), native=True)
+        assert backbone.feature_info.reduction() == [stride]
+        assert backbone.feature_info.channels() == [channels]
+        assert [len(resample.layers) for resample in backbone.resample] == [0]
+
+    def test_of_a_transformer_it_is_the_last_block(self) -> None:
+        with torch.device("meta"):
+            backbone = create_backbone("vit_tiny_patch16_224", (16,), native=True)
+        assert list(backbone.body.out_indices) == [11]
+
+    def test_a_neck_says_that_it_wants_them(self) -> None:
+        class One(FPN):
+            default_strides = (16,)
+            native_strides = True
+
+        with torch.device("meta"):
+            assert attach("vit_small_patch14_dinov2", One).neck.in_strides == [14]
+            assert attach("vit_small_patch14_dinov2", One, strides=(16,)).neck.in_strides == [16]
+
 
 ODD = [create_backbone("resnet10t", (8, 16, 32)).eval()]
 
@@ -186,6 +344,27 @@ class TestErrors:
         with pytest.raises(ValueError, match="built already"):
             attach(Maps([4, 8], [8, 16]), "mlfpn", pretrained=True)
 
+    def test_weights_that_cannot_be_loaded_say_so_whole(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+            attach("resnet10t", "fpn", backbone_kwargs={"checkpoint_path": str(tmp_path / "nowhere.pth")})
+        torch.save({"first.weight": torch.zeros(1), "last.weight": torch.zeros(1)}, tmp_path / "other.pth")
+        with pytest.raises(RuntimeError, match=r"(?s)Missing key.*conv1.*Unexpected key.*first\.weight.*last\.weight"):
+            attach("resnet10t", "fpn", image_size=64, backbone_kwargs={"checkpoint_path": str(tmp_path / "other.pth")})
+
+    def test_arguments_that_a_model_lacks_are_no_matter_of_the_size(self) -> None:
+        for size in (None, 224):
+            with pytest.raises(ValueError, match="unexpected keyword argument 'drop_paths'") as caught:
+                attach("swin_tiny_patch4_window7_224", "fpn", image_size=size, backbone_kwargs={"drop_paths": 0.1})
+            assert "size" not in str(caught.value).replace("img_size", "")
+
+    def test_an_error_of_several_lines_is_told_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*args: Any, **kwargs: Any) -> nn.Module:
+            raise RuntimeError("first line\nsecond line")
+
+        monkeypatch.setattr(timm, "create_model", refuse)
+        with pytest.raises(ValueError, match="first line\nsecond line"):
+            attach("resnet18", "fpn")
+
     def test_img_size_has_one_place(self) -> None:
         with pytest.raises(ValueError, match="image_size"):
             attach("resnet18", "mlfpn", backbone_kwargs={"img_size": 224})
@@ -195,7 +374,7 @@ class TestErrors:
         with pytest.raises(ValueError, match="strides"):
             attach("resnet18", "mlfpn", strides=strides)
 
-    @pytest.mark.parametrize("size", [320, (320,), (0, 320), (320.0, 320)])
+    @pytest.mark.parametrize("size", ["320", (320,), (0, 320), (320.0, 320), 0, True, 320.0])
     def test_image_size(self, size: Any) -> None:
         with pytest.raises((TypeError, ValueError), match="image_size"):
             attach("resnet18", "mlfpn", image_size=size)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from pyramids import MLFPN, FeaturePyramid, Neck, attach, list_necks
+from pyramids import FPN, MLFPN, PAFPN, FeaturePyramid, Neck, NeckSequence, attach, list_necks
 from pyramids.source import create_backbone
+from pyramids.testing import check_neck
 
 SMALL: dict[str, Any] = {"num_levels": 2, "num_scales": 3, "channels": 16, "base_channels": (8, 8)}
 
@@ -67,6 +68,62 @@ def test_gradients_reach_both() -> None:
     sum(x.square().mean() for x in pyramid(torch.rand(2, 3, 64, 96))).backward()
     silent = [name for name, p in pyramid.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not silent
+
+
+class TestSeveralNecks:
+    ARGUMENTS: tuple[dict[str, Any], ...] = ({"out_channels": 16}, {"out_channels": 8})
+
+    def test_each_on_the_one_before(self) -> None:
+        pyramid = attach("resnet10t", ["fpn", PAFPN], neck_kwargs=self.ARGUMENTS).eval()
+        images = torch.rand(1, 3, 96, 80)
+        fpn, pafpn = pyramid.neck.necks
+        assert (fpn.out_channels, pafpn.in_channels, pyramid.out_channels) == ([16] * 3, [16] * 3, [8] * 3)
+        maps = pyramid(images)
+        for got, expected in zip(maps, pafpn(fpn(pyramid.backbone(images)))):
+            assert torch.equal(got, expected)
+        assert sizes(maps) == pyramid.output_sizes((96, 80))
+        assert pyramid.feature_info.reduction() == [8, 16, 32]
+
+    def test_instances_and_defaults(self) -> None:
+        fpn = FPN([128, 256, 512], (8, 16, 32), out_channels=16)
+        with torch.device("meta"):
+            pyramid = attach("resnet10t", [fpn, "bifpn"], neck_kwargs=[{}, {"out_channels": 8, "num_cells": 1}])
+            assert pyramid.neck.necks[0] is fpn
+            assert attach("resnet10t", ["fpn", "pafpn"]).out_channels == [256] * 3
+
+    def test_a_list_of_one_is_that_neck(self) -> None:
+        with torch.device("meta"):
+            one = attach("resnet10t", ["fpn"], neck_kwargs=[{"out_channels": 16}])
+            assert list(one.state_dict()) == list(attach("resnet10t", "fpn", out_channels=16).state_dict())
+
+    def test_compiles_and_keeps_the_contract(self) -> None:
+        def build(channels: list[int], strides: list[int]) -> Neck:
+            fpn = FPN(channels, strides, out_channels=8)
+            return NeckSequence([fpn, PAFPN(fpn.out_channels, fpn.out_strides, out_channels=8)])
+
+        check_neck(build([8, 16], [8, 16]))
+
+    def test_what_does_not_fit(self) -> None:
+        with pytest.raises(TypeError, match=r"several necks take their arguments as neck_kwargs.*'out_channels'"):
+            attach("resnet10t", ["fpn", "pafpn"], out_channels=8)
+        with pytest.raises(TypeError, match="one neck takes its arguments as keywords"):
+            attach("resnet10t", "fpn", neck_kwargs=[{"out_channels": 8}])
+        with pytest.raises(ValueError, match="got 1 for 2"):
+            attach("resnet10t", ["fpn", "pafpn"], neck_kwargs=[{}])
+        with pytest.raises(ValueError, match="there is a neck"):
+            attach("resnet10t", [])
+        with pytest.raises(TypeError, match="got 3"):
+            attach("resnet10t", ["fpn", 3])  # type: ignore[list-item]
+        fpn = FPN([128, 256, 512], (8, 16, 32), out_channels=16)
+        with pytest.raises(ValueError, match=r"PAFPN takes maps of \[4, 4, 4\] .* FPN gives \[16, 16, 16\]"):
+            attach("resnet10t", [fpn, PAFPN([4, 4, 4], (8, 16, 32))])
+        with pytest.raises(ValueError, match="at least one"):
+            NeckSequence([])
+
+
+def test_the_side_of_a_square_is_a_size() -> None:
+    with torch.device("meta"):
+        assert attach("swin_tiny_patch4_window7_224", "fpn", image_size=128).output_sizes((128, 128))[0] == (16, 16)
 
 
 def test_instance_that_does_not_fit() -> None:
