@@ -91,6 +91,12 @@ class TestSeveralNecks:
             assert pyramid.neck.necks[0] is fpn
             assert attach("resnet10t", ["fpn", "pafpn"]).out_channels == [256] * 3
 
+    def test_a_refinement(self) -> None:
+        pyramid = attach("resnet10t", ["fpn", "bfp"], neck_kwargs=[{"out_channels": 16}, {"refine": "conv"}])
+        assert [type(neck).__name__ for neck in pyramid.neck.necks] == ["FPN", "BFP"]
+        assert sizes(pyramid(torch.rand(1, 3, 96, 80))) == pyramid.output_sizes((96, 80))
+        assert [name for name, p in pyramid.named_parameters() if not p.requires_grad] == []
+
     def test_a_list_of_one_is_that_neck(self) -> None:
         with torch.device("meta"):
             one = attach("resnet10t", ["fpn"], neck_kwargs=[{"out_channels": 16}])
