@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from benchmarks.timm_sweep import run_somewhere
-from pyramids import FPN, attach
+from pyramids import attach
 from pyramids.backbone import choose_taps
 from pyramids.resample import Resample
 from pyramids.source import candidate_sizes, create_backbone
@@ -298,14 +298,14 @@ class TestNativeStrides:
             backbone = create_backbone("vit_tiny_patch16_224", (16,), native=True)
         assert list(backbone.body.out_indices) == [11]
 
-    def test_a_neck_says_that_it_wants_them(self) -> None:
-        class One(FPN):
-            default_strides = (16,)
-            native_strides = True
-
+    def test_the_simple_pyramid_wants_them(self) -> None:
         with torch.device("meta"):
-            assert attach("vit_small_patch14_dinov2", One).neck.in_strides == [14]
-            assert attach("vit_small_patch14_dinov2", One, strides=(16,)).neck.in_strides == [16]
+            pyramid = attach("vit_small_patch14_dinov2", "simple", image_size=(224, 320))
+            assert pyramid.neck.in_strides == [14]
+            assert pyramid.out_strides == [4, 8, 16, 32]
+            assert list(pyramid.backbone.body.out_indices) == [11]
+            assert pyramid.output_sizes((224, 320)) == [(56, 80), (28, 40), (14, 20), (7, 10)]
+            assert attach("vit_small_patch14_dinov2", "simple", strides=(16,)).neck.in_strides == [16]
 
 
 ODD = [create_backbone("resnet10t", (8, 16, 32)).eval()]
