@@ -1,5 +1,6 @@
 """A detection data set in memory: records, the samples made of them, and the COCO form that evaluation needs."""
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,8 +13,9 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from detectors.data.images import read_image
-from detectors.data.records import ImageRecord, Problem
+from detectors.data.images import Channels, read_image
+from detectors.data.problems import Problem
+from detectors.data.records import ImageRecord
 
 __all__ = ["DetectionDataset", "ImageRecord", "Problem", "Sample", "Target", "Transforms", "collate"]
 
@@ -25,9 +27,9 @@ Transforms = Callable[[Tensor, Target], Sample]
 class DetectionDataset(Dataset[Sample]):
     """Images with boxes, as torchvision's detectors and transforms take them.
 
-    A sample is `(image, target)`: the image a `tv_tensors.Image` uint8 (3, H, W) RGB; the target a dict of `boxes`
-    (`tv_tensors.BoundingBoxes`, XYXY, float32 (n, 4)), `labels` int64 (n,) from 1, `image_id` int64 (), `area` float32
-    (n,) and `iscrowd` int64 (n,). Without transforms, crowd regions are among the boxes.
+    A sample is `(image, target)`: the image a `tv_tensors.Image` uint8 (C, H, W), RGB by default; the target a dict of
+    `boxes` (`tv_tensors.BoundingBoxes`, XYXY, float32 (n, 4)), `labels` int64 (n,) from 1, `image_id` int64 (), `area`
+    float32 (n,) and `iscrowd` int64 (n,). Without transforms, crowd regions are among the boxes.
 
     Args:
         records: the usable images.
@@ -38,6 +40,7 @@ class DetectionDataset(Dataset[Sample]):
             generator, which is seeded by (seed, epoch, image id) for each sample and restored afterwards: neither the
             number of workers nor a resumed run changes a sample.
         seed: of the augmentation.
+        channels: of the pictures: 1 (gray), 3 (RGB) or 4 (RGBA).
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -59,6 +62,7 @@ class DetectionDataset(Dataset[Sample]):
         problems: Sequence[Problem] = (),
         transforms: Transforms | None = None,
         seed: int = 0,
+        channels: Channels = 3,
     ) -> None:
         self.records = list(records)
         self.class_names = list(class_names)
@@ -68,6 +72,7 @@ class DetectionDataset(Dataset[Sample]):
         self.problems = list(problems)
         self.transforms = transforms
         self.seed = seed
+        self.channels = channels
         # In shared memory, so that persistent workers see a new epoch too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -83,8 +88,15 @@ class DetectionDataset(Dataset[Sample]):
         self._epoch.fill_(epoch)
 
     def load_image(self, index: int) -> Image.Image:
-        """The upright RGB picture of record `index`."""
-        return read_image(self.records[index].path)
+        """The upright picture of record `index`."""
+        return read_image(self.records[index].path, self.channels)
+
+    def subset(self, indices: Sequence[int]) -> "DetectionDataset":
+        """A data set of some of the records, with the same settings."""
+        part = copy.copy(self)
+        part.records = [self.records[index] for index in indices]
+        part._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        return part
 
     def __getitem__(self, index: int) -> Sample:
         record = self.records[index]

@@ -1,16 +1,22 @@
 """The health of a data folder: counts by class and size, and all that training will drop, with the reason."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from detectors.data.cache import Progress
+from detectors.data.classes import drop_empty_classes, relabel
 from detectors.data.dataset import DetectionDataset
-from detectors.data.loading import Format, find_format, find_splits, read_raw, relabel
+from detectors.data.loading import DataFolder, Format
 from detectors.data.mosaic import mosaic
-from detectors.data.records import ImageRecord, Problem, check_records
+from detectors.data.problems import Problem, errors, note
+from detectors.data.records import ImageRecord, RawSplit
+from detectors.data.visible import size_problem
 
 # COCO's limits of the area in square pixels: small objects below the first, medium below the second.
 SIZE_LIMITS = {"small": 32.0**2, "medium": 96.0**2, "large": float("inf")}
@@ -18,12 +24,16 @@ SIZE_LIMITS = {"small": 32.0**2, "medium": 96.0**2, "large": float("inf")}
 
 @dataclass(frozen=True)
 class SplitHealth:
-    """Counts of one split. Boxes are those that train: crowd regions are counted apart."""
+    """Counts of one split. Boxes are those that train: crowd regions are counted apart.
+
+    `images_without_boxes` counts them all, `images_without_label_file` those for which there is no annotation at all.
+    """
 
     usable_images: int
     usable_boxes: int
     crowd_boxes: int
     images_without_boxes: int
+    images_without_label_file: int
     boxes_by_class: dict[str, int]
     boxes_by_size: dict[str, int]
     problems: list[Problem]
@@ -31,23 +41,34 @@ class SplitHealth:
 
 @dataclass(frozen=True)
 class HealthReport:
-    """What `check_dataset` found, by split; `datasets` holds the splits that can be loaded."""
+    """Findings of `check_dataset` by split; `datasets` holds the splits that can be loaded."""
 
     splits: dict[str, SplitHealth]
     datasets: dict[str, DetectionDataset] = field(repr=False)
 
     @property
+    def problems(self) -> list[Problem]:
+        """Those of all splits."""
+        return [problem for health in self.splits.values() for problem in health.problems]
+
+    @property
     def ok(self) -> bool:
-        """Whether there is no problem in any split."""
-        return not any(health.problems for health in self.splits.values())
+        """Whether the data is fit to train on: no split has an error."""
+        return not errors(self.problems)
+
+    def verdict(self) -> str:
+        """One sentence: fit to train or not, and why."""
+        bad = len(errors(self.problems))
+        notes = len(self.problems) - bad
+        noted = f"{notes} note{'s' * (notes != 1)}" if notes else "no notes"
+        if bad:
+            return f"Not fit to train: {bad} error{'s' * (bad != 1)}, {noted}. `train` would drop what is named above."
+        return f"Fit to train: no errors, {noted}."
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """A plain dict by split, with the fields of `SplitHealth`; a problem is {"where": ..., "reason": ...}."""
+        """A plain dict by split, with the fields of `SplitHealth`; a problem is a dict too."""
         return {
-            split: {
-                **vars(health),
-                "problems": [{"where": problem.where, "reason": problem.reason} for problem in health.problems],
-            }
+            split: {**vars(health), "problems": [problem.to_json() for problem in health.problems]}
             for split, health in self.splits.items()
         }
 
@@ -57,11 +78,12 @@ class HealthReport:
             {
                 "split": split,
                 "images": health.usable_images,
-                "without boxes": health.images_without_boxes,
+                "empty": health.images_without_boxes,
                 "boxes": health.usable_boxes,
                 "crowd": health.crowd_boxes,
                 **health.boxes_by_size,
-                "problems": len(health.problems),
+                "errors": len(errors(health.problems)),
+                "notes": len(health.problems) - len(errors(health.problems)),
             }
             for split, health in self.splits.items()
         ]
@@ -85,11 +107,25 @@ class HealthReport:
         mosaic(next(iter(self.datasets.values())), path, n)
 
 
-def check_dataset(folder: Path | str, *, format: Format | None = None) -> HealthReport:
+def check_dataset(
+    folder: Path | str,
+    *,
+    format: Format | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    drop_empty: bool = False,
+    merge_classes: bool = False,
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> HealthReport:
     """Check every split, image and box of a data folder; `load_dataset` drops exactly what the report names.
 
-    A split that cannot be loaded at all, or whose class names differ from those of the first split, is reported, not
+    A split that cannot be loaded at all, or whose boxes are of classes that the first split lacks, is reported, not
     raised. Every image is decoded.
+
+    Args:
+        folder, format, merge_classes, cache, progress: as of `load_dataset`.
+        image_size: side, or (height, width), to which pictures will be stretched: boxes under a pixel there are named.
+        drop_empty: leave out classes that no box of the first split has.
 
     Raises:
         FileNotFoundError: no such folder, or no images or annotations in it.
@@ -103,35 +139,68 @@ def check_dataset(folder: Path | str, *, format: Format | None = None) -> Health
     >>> report.ok, report.splits["train"].usable_images
     (True, 2)
     """
-    folder = Path(folder)
-    found = find_format(folder, format)
+    found = DataFolder(folder, format, merge_classes=merge_classes)
     splits: dict[str, SplitHealth] = {}
     datasets: dict[str, DetectionDataset] = {}
     class_names: list[str] | None = None
-    for split in find_splits(folder, found):
+    for split in found.splits:
+        raw: RawSplit | None = None
+        problems: list[Problem] = []
         try:
-            raw = read_raw(folder, split, found)
+            raw = found.read(split)
+            if class_names is None:
+                if drop_empty:
+                    drop_empty_classes(raw)
+                class_names = raw.class_names
+            else:
+                relabel(raw, class_names, f"split '{split}'")
+            dataset = found.finish(raw, split, cache=cache, progress=progress)
         except ValueError as error:
-            splits[split] = _health([], [], [Problem(split, str(error))])
+            problems = [*(raw.problems if raw is not None else []), Problem(split, str(error))]
+            splits[split] = _health([], class_names or [], problems)
             continue
-        problems = list(raw.problems)
-        if class_names is None:
-            class_names = raw.class_names
-        try:
-            relabel(raw, class_names, f"split '{split}'")
-        except ValueError as error:
-            problems.append(Problem(split, str(error)))
-        records, dropped = check_records(raw.images)
-        problems += dropped
-        if not records:
-            problems.append(Problem(split, "the split has no usable image"))
-        else:
-            datasets[split] = DetectionDataset(records, raw.class_names, raw.category_ids, problems=problems)
-        splits[split] = _health(records, raw.class_names, problems)
+        problems = [*dataset.problems, *_no_boxes(dataset.records, split)]
+        if image_size is not None:
+            problems += size_problem(dataset.records, image_size, split)
+        datasets[split] = dataset
+        bare = sum(not image.labeled for image in raw.images)
+        splits[split] = _health(dataset.records, raw.class_names, problems, bare)
+    if splits:
+        last = next(iter(splits.values())).problems
+        last += _leaks(datasets)
+        last += _empty_classes(splits, next(iter(splits)))
     return HealthReport(splits, datasets)
 
 
-def _health(records: list[ImageRecord], class_names: list[str], problems: list[Problem]) -> SplitHealth:
+def _no_boxes(records: Sequence[ImageRecord], split: str) -> list[Problem]:
+    if any(len(record.labels) > int(record.crowd.sum()) for record in records):
+        return []
+    return [Problem(split, f"{len(records)} usable images, but not one usable box: were the labels found?")]
+
+
+def _leaks(datasets: dict[str, DetectionDataset]) -> list[Problem]:
+    """Pictures that two splits share; `trainval` is meant to hold those of two others."""
+    files = {split: {str(record.path) for record in dataset.records} for split, dataset in datasets.items()}
+    problems: list[Problem] = []
+    for first, second in combinations([split for split in files if split != "trainval"], 2):
+        both = files[first] & files[second]
+        if both:
+            reason = f"{len(both)} of {len(files[second])} pictures are in split '{first}' too, such as {min(both)}"
+            problems.append(Problem(second, reason, kind="splits share pictures"))
+    return problems
+
+
+def _empty_classes(splits: dict[str, SplitHealth], first: str) -> list[Problem]:
+    totals: Counter[str] = Counter()
+    for health in splits.values():
+        totals.update(health.boxes_by_class)
+    kind = "a class has no box in any split (--drop-empty-classes leaves it out)"
+    return [note(first, f"class {name!r} has no box in any split", kind) for name, n in totals.items() if not n]
+
+
+def _health(
+    records: Sequence[ImageRecord], class_names: list[str], problems: list[Problem], bare: int = 0
+) -> SplitHealth:
     labels = np.concatenate([np.empty(0, np.int64), *(record.labels[~record.crowd] for record in records)])
     areas = np.concatenate([np.empty(0), *(record.areas[~record.crowd] for record in records)])
     sizes = Counter(np.searchsorted(list(SIZE_LIMITS.values()), areas, side="right").tolist())
@@ -141,6 +210,7 @@ def _health(records: list[ImageRecord], class_names: list[str], problems: list[P
         usable_boxes=len(labels),
         crowd_boxes=sum(int(record.crowd.sum()) for record in records),
         images_without_boxes=sum(not len(record.labels) for record in records),
+        images_without_label_file=bare,
         boxes_by_class={name: numbers[label] for label, name in enumerate(class_names, start=1)},
         boxes_by_size={name: sizes[number] for number, name in enumerate(SIZE_LIMITS)},
         problems=problems,

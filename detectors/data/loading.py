@@ -1,27 +1,116 @@
 """Data folders of any of the three formats as data sets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
+from detectors.data.cache import Progress, probe_pictures, unpacked
+from detectors.data.classes import drop_empty_classes, relabel
 from detectors.data.dataset import DetectionDataset, Transforms
-from detectors.data.formats import coco, voc, yolo
-from detectors.data.images import SUFFIXES
-from detectors.data.records import Problem, RawSplit, check_records
+from detectors.data.formats import coco_splits, voc, yolo
+from detectors.data.images import Channels
+from detectors.data.problems import Problem, errors
+from detectors.data.records import RawSplit, Splits
+from detectors.data.repair import make_records
+from detectors.data.split_names import ordered
+from detectors.data.tree import Tree, parent
 
 Format = Literal["coco", "voc", "yolo"]
 
+_EXPECTED = (
+    "Expected COCO (a JSON file with images, annotations and categories beside the pictures, or in annotations/), "
+    "Pascal VOC (XML files in Annotations/, or beside the pictures) or YOLO (data.yaml, or images/ and labels/)"
+)
 
-class _Reader(NamedTuple):
-    splits: Callable[[Path], Sequence[str] | dict[str, Path] | dict[str, list[Path]]]
-    read: Callable[[Path, str], RawSplit]
 
+class DataFolder:
+    """A folder of pictures with annotations in COCO, Pascal VOC or YOLO layout, its files found once for all splits.
 
-_READERS: dict[str, _Reader] = {
-    "coco": _Reader(coco.find_splits, coco.read_split),
-    "voc": _Reader(voc.find_splits, voc.read_split),
-    "yolo": _Reader(yolo.find_splits, yolo.read_split),
-}
+    Args:
+        path: of the folder, or of its `data.yaml`, its one JSON file to read, or a zip archive of it.
+        format: default: found by the folder's shape.
+        merge_classes: make categories of one name one class instead of refusing them.
+
+    Raises:
+        FileNotFoundError: no such path, or no annotations in it.
+        ValueError: several formats, or a configuration that cannot be read.
+    """
+
+    def __init__(self, path: Path | str, format: Format | None = None, *, merge_classes: bool = False) -> None:
+        self.path = Path(path)
+        if format is not None and format not in get_args(Format):
+            raise ValueError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
+        root, entry, entry_format = _root(self.path)
+        self.tree = Tree(root)
+        self.format, self._readers = _find_layout(self.tree, format or entry_format, entry, merge_classes)
+        self.splits = ordered(list(self._readers))
+        """Names of the splits, `train` first."""
+
+    def read(self, split: str) -> RawSplit:
+        """What a split's files say, unchecked.
+
+        Raises:
+            ValueError: no such split, an annotation file that cannot be read, or no image in it.
+        """
+        if split not in self._readers:
+            raise ValueError(f"{self.path} has no split '{split}'; it has {', '.join(self.splits)}")
+        raw = self._readers[split]()
+        if not raw.images:
+            raise ValueError(f"split '{split}' of {self.path} is empty: it names no images{_first(raw.problems)}")
+        if not raw.class_names:
+            raise ValueError(f"{self.path} has no classes: its annotations name no object")
+        return raw
+
+    def load(
+        self,
+        split: str = "train",
+        *,
+        transforms: Transforms | None = None,
+        seed: int = 0,
+        class_names: Sequence[str] | None = None,
+        drop_empty: bool = False,
+        channels: Channels = 3,
+        cache: bool = True,
+        progress: Progress | None = None,
+    ) -> DetectionDataset:
+        """One split as a data set; see `load_dataset`."""
+        raw = self.read(split)
+        if drop_empty:
+            drop_empty_classes(raw)
+        if class_names is not None:
+            relabel(raw, list(class_names), f"split '{split}' of {self.path}")
+        return self.finish(raw, split, transforms, seed, channels, cache=cache, progress=progress)
+
+    def finish(
+        self,
+        raw: RawSplit,
+        split: str,
+        transforms: Transforms | None = None,
+        seed: int = 0,
+        channels: Channels = 3,
+        *,
+        cache: bool = True,
+        progress: Progress | None = None,
+    ) -> DetectionDataset:
+        """Decode the pictures of a split that was read, check its boxes, and make the data set.
+
+        Raises:
+            ValueError: no usable image.
+        """
+        probes = probe_pictures([image.path for image in raw.images], self.tree.root, cache=cache, progress=progress)
+        records, problems = make_records(raw, probes)
+        problems = raw.problems + problems
+        if not records:
+            raise ValueError(f"split '{split}' of {self.path} has no usable image{_first(problems)}")
+        return DetectionDataset(
+            records,
+            raw.class_names,
+            raw.category_ids,
+            problems=problems,
+            transforms=transforms,
+            seed=seed,
+            channels=channels,
+        )
 
 
 def load_dataset(
@@ -32,18 +121,28 @@ def load_dataset(
     transforms: Transforms | None = None,
     seed: int = 0,
     class_names: Sequence[str] | None = None,
+    drop_empty: bool = False,
+    merge_classes: bool = False,
+    channels: Channels = 3,
+    cache: bool = True,
+    progress: Progress | None = None,
 ) -> DetectionDataset:
     """One split of a data folder in COCO, Pascal VOC or YOLO layout.
 
-    Every image is decoded once, so that what `check_dataset` names is what is dropped here (`dataset.problems`).
+    Every image is decoded, so that what `check_dataset` names is what is dropped here (`dataset.problems`).
 
     Args:
-        folder: of the data set.
+        folder: of the data set, or its `data.yaml`, its JSON file, or a zip archive of it.
         split: as `find_splits` names it.
         format: default: found by the folder's shape.
         transforms: called as `transforms(image, target)`.
         seed: of the augmentation.
-        class_names: labels follow this list, that of the training split; the split's own names must be the same.
+        class_names: labels follow this list, that of the training split; boxes of other classes are refused.
+        drop_empty: leave out classes that no box of the split has.
+        merge_classes: make categories of one name one class instead of refusing them.
+        channels: of the pictures: 1 (gray), 3 (RGB) or 4 (RGBA).
+        cache: do not decode again what was decoded before (`detectors.data.cache`).
+        progress: shows how far decoding has come; called with an iterable and its length.
 
     Raises:
         FileNotFoundError: no such folder, or no annotations in it.
@@ -53,17 +152,15 @@ def load_dataset(
     Traceback (most recent call last):
     FileNotFoundError: there is no data folder no/such/folder
     """
-    folder = Path(folder)
-    format = find_format(folder, format)
-    raw = read_raw(folder, split, format)
-    if class_names is not None:
-        relabel(raw, list(class_names), f"split '{split}' of {folder}")
-    records, problems = check_records(raw.images)
-    problems = raw.problems + problems
-    if not records:
-        raise ValueError(f"split '{split}' of {folder} has no usable image{_first(problems)}")
-    return DetectionDataset(
-        records, raw.class_names, raw.category_ids, problems=problems, transforms=transforms, seed=seed
+    return DataFolder(folder, format, merge_classes=merge_classes).load(
+        split,
+        transforms=transforms,
+        seed=seed,
+        class_names=class_names,
+        drop_empty=drop_empty,
+        channels=channels,
+        cache=cache,
+        progress=progress,
     )
 
 
@@ -74,79 +171,71 @@ def find_splits(folder: Path | str, format: Format | None = None) -> list[str]:
         FileNotFoundError: no such folder, or no annotations in it.
         ValueError: the folder has several formats.
     """
-    folder = Path(folder)
-    names = list(_READERS[find_format(folder, format)].splits(folder))
-    order = ["train", "val", "test"]
-    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return DataFolder(folder, format).splits
 
 
-def read_raw(folder: Path, split: str, format: Format) -> RawSplit:
-    """What a split's files say, unchecked.
+def _root(path: Path) -> tuple[Path, str | None, Format | None]:
+    """The folder to read, and the one file in it to go by with its format."""
+    if path.is_dir():
+        return path, None, None
+    if not path.exists():
+        raise FileNotFoundError(f"there is no data folder {path}")
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return unpacked(path), None, None
+    if suffix in (".yaml", ".yml", ".data"):
+        return path.parent, path.name, "yolo"
+    if suffix == ".json":
+        if not coco_splits.is_coco(path):
+            raise ValueError(f"{path} is no COCO detection file: it needs images, annotations and categories")
+        root = path.parent.parent if path.parent.name.lower() in coco_splits.ANNOTATIONS else path.parent
+        return root, path.relative_to(root).as_posix(), "coco"
+    raise ValueError(f"{path} is no data: expected a folder, a data.yaml, a COCO JSON file or a zip archive")
+
+
+def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bool) -> tuple[Format, Splits]:
+    """The format of a tree by its shape; `format`, if given, only has to be there.
 
     Raises:
-        ValueError: no such split, an annotation file that cannot be read, or no image in it.
+        FileNotFoundError: no annotations.
+        ValueError: the tree has several formats.
     """
-    splits = find_splits(folder, format)
-    if split not in splits:
-        raise ValueError(f"{folder} has no split '{split}'; it has {', '.join(splits)}")
-    raw = _READERS[format].read(folder, split)
-    if not raw.images:
-        raise ValueError(f"split '{split}' of {folder} is empty: it names no images{_first(raw.problems)}")
-    if not raw.class_names:
-        raise ValueError(f"{folder} has no classes: its annotations name no object")
-    return raw
-
-
-def find_format(folder: Path, format: Format | None) -> Format:
-    """The format of a data folder by its shape; `format`, if given, only has to be there.
-
-    Raises:
-        FileNotFoundError: no such folder, or no annotations in it.
-        ValueError: the folder has several formats.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no data folder {folder}")
-    if format is not None and format not in _READERS:
-        raise ValueError(f"format must be one of {', '.join(_READERS)}, got {format!r}")
-    candidates: tuple[Format, ...] = get_args(Format) if format is None else (format,)
-    found = [name for name in candidates if _READERS[name].splits(folder)]
+    finders: Mapping[Format, Callable[[], Splits]] = {
+        "coco": lambda: coco_splits.find_splits(tree, entry, merge_classes=merge),
+        "voc": lambda: voc.find_splits(tree),
+        "yolo": lambda: yolo.find_splits(tree, entry, merge_classes=merge),
+    }
+    candidates: list[Format] = list(finders) if format is None else [format]
+    found = {name: splits for name in candidates if (splits := finders[name]())}
     if len(found) > 1:
-        raise ValueError(f"{folder} has annotations of several formats ({', '.join(found)}): say which by `format`")
-    if not found:
-        if not any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*")):
-            raise FileNotFoundError(f"{folder} has no images")
-        raise FileNotFoundError(
-            f"{folder} has images but no {'/'.join(candidates)} annotations. Expected COCO (train.json beside "
-            "images/, or annotations/instances_*.json), Pascal VOC (Annotations/ and JPEGImages/) or YOLO "
-            "(data.yaml, or images/train/ and labels/train/)"
-        )
-    return found[0]
+        raise ValueError(f"{tree.root} has annotations of several formats ({', '.join(found)}): say which by `format`")
+    if found:
+        return next(iter(found.items()))
+    below = [] if entry is not None else _data_below(tree)
+    if below:
+        shown = ", ".join(str(path) for path in below[:3])
+        raise FileNotFoundError(f"{tree.root} itself holds no data set, but there is one level down: {shown}")
+    if not tree.pictures:
+        raise FileNotFoundError(f"{tree.root} has no images")
+    raise FileNotFoundError(f"{tree.root} has images but no {'/'.join(candidates)} annotations. {_EXPECTED}")
 
 
-def relabel(raw: RawSplit, class_names: list[str], what: str) -> None:
-    """Number the labels as `class_names` does.
-
-    Raises:
-        ValueError: the split has other names.
-    """
-    if raw.class_names == class_names:
-        return
-    missing = sorted(set(class_names) - set(raw.class_names))
-    extra = sorted(set(raw.class_names) - set(class_names))
-    if missing or extra or len(raw.class_names) != len(class_names):
-        raise ValueError(
-            f"the class names of {what} differ from those given: missing {missing}, not expected {extra}; "
-            f"has {len(raw.class_names)} names, expected {len(class_names)}"
-        )
-    position = {name: label for label, name in enumerate(class_names, start=1)}
-    ids = dict(zip(raw.class_names, raw.category_ids))
-    for image in raw.images:
-        for box in image.boxes:
-            box.label = position[raw.class_names[box.label - 1]]
-    raw.class_names, raw.category_ids = class_names, [ids[name] for name in class_names]
+def _data_below(tree: Tree) -> list[Path]:
+    """Folders in the root that hold a data set."""
+    found: list[Path] = []
+    for folder in tree.folders:
+        if folder and not parent(folder):
+            inner = Tree(tree.path(folder))
+            try:
+                if coco_splits.find_splits(inner) or voc.find_splits(inner) or yolo.find_splits(inner):
+                    found.append(inner.root)
+            except ValueError:  # it is meant as one
+                found.append(inner.root)
+    return found
 
 
 def _first(problems: Sequence[Problem]) -> str:
+    problems = errors(problems) or list(problems)
     if not problems:
         return ""
     return f"; of {len(problems)} problems the first is: {problems[0].where}: {problems[0].reason}"

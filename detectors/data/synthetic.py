@@ -102,8 +102,8 @@ class SyntheticScales(DetectionDataset):
         )
 
     def load_image(self, index: int) -> Image.Image:
-        rng = self._rng(index, _PICTURE)
         record = self.records[index]
+        rng = self._rng(record.image_id - 1, _PICTURE)
         canvas = draw_background(self.image_size, rng)
         for box, label in zip(record.boxes.astype(int).tolist(), record.labels):
             draw_object(canvas, tuple(box), self._classes[label - 1], rng)

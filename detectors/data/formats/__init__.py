@@ -1,1 +1,1 @@
-"""Readers of annotation formats, one file each."""
+"""Readers of annotation formats: which files make up a split, and what they say, as it stands."""

@@ -1,71 +1,63 @@
-"""Reader of COCO detection files: `{train,val,test}.json` beside `images/`, or `annotations/instances_*.json`."""
+"""Reader of COCO detection files: an object with lists of `images`, `annotations` and `categories`.
+
+Values are taken as tools write them: ids as integers, floats or text, coordinates as numbers or text, boxes from the
+segmentation where `bbox` is missing, `ignore` like `iscrowd`, LVIS' `coco_url` for a file name.
+"""
 
 import json
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectors.data.records import Problem, RawBox, RawImage, RawSplit
-
-SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # file stem: split
+from detectors.data.formats.coco_masks import mask_box
+from detectors.data.pictures import PictureFinder
+from detectors.data.problems import Problem, note
+from detectors.data.records import RawBoxes, RawImage, RawSplit, read_as_fractions, unique_names
 
 _KNOWN_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"})
+_TRUE = (1, "1", "true", "True")
+_PLAIN = frozenset({int, float})
 
 
-def find_splits(folder: Path) -> dict[str, Path]:
-    """Annotation file of each split; `instances_train2017.json` is the split `train` unless there is another year's."""
-    found = {SPLITS[path.stem]: path for path in sorted(folder.glob("*.json")) if path.stem in SPLITS}
-    official = {path.stem[len("instances_") :]: path for path in sorted(folder.glob("annotations/instances_*.json"))}
-    short = {name: re.sub(r"(19|20)\d\d$", "", name) for name in official}
-    for name, path in official.items():
-        alone = list(short.values()).count(short[name]) == 1
-        found.setdefault(short[name] if alone else name, path)
-    return found
+@dataclass(frozen=True)
+class Categories:
+    """Class names, and the label of each id as `as_id` gives it."""
+
+    names: list[str]
+    ids: list[int]
+    labels: dict[Hashable, int]
+    phantoms: list[str]
+    """Left out: without a box, and known to be no class."""
 
 
-def read_split(folder: Path, split: str) -> RawSplit:
-    """Everything that the split's annotation file says.
+def read_file(file: Path, shown: str, pictures: PictureFinder, *, merge_classes: bool = False) -> RawSplit:
+    """Everything that a COCO file says; places begin with `shown`.
 
     Raises:
-        ValueError: the file is no COCO detection file.
+        ValueError: the file is no COCO detection file, or two categories share an id or a name.
     """
-    file = find_splits(folder)[split]
-    content = _read_json(file)
-    names = _category_names(content, file)
-    raw = RawSplit(list(names.values()), list(names))
-    labels = {category: label for label, category in enumerate(names, start=1)}
-    folders = _image_folders(folder, file, split)
-    images: dict[int, RawImage] = {}
-    for position, entry in enumerate(content["images"]):
-        image = _read_image(entry, position, file, folders)
-        if isinstance(image, Problem):
-            raw.problems.append(image)
-        elif image.image_id in images:
-            first = images[image.image_id].file_name
-            raw.problems.append(Problem(image.where, f"image id {image.image_id} is already that of {first}: dropped"))
-        else:
-            images[image.image_id] = image
-    for position, entry in enumerate(content["annotations"]):
-        name = f"annotation {entry['id']}" if isinstance(entry, dict) and "id" in entry else f"annotations[{position}]"
-        image_id: Any = entry.get("image_id") if isinstance(entry, dict) else None
-        owner = images.get(image_id) if _is_integer(image_id) else None
-        if owner is None:
-            raw.problems.append(Problem(f"{file.name}: {name}", f"there is no image with id {image_id!r}"))
-            continue
-        box = _read_box(entry, name, labels)
-        if isinstance(box, str):
-            raw.problems.append(Problem(f"{owner.where}: {name}", box))
-        else:
-            owner.boxes.append(box)
-    raw.images = list(images.values())
+    content = read_json(file)
+    annotations: list[Any] = content.pop("annotations")
+    categories = _categories(content.pop("categories"), annotations, file, merge=merge_classes)
+    raw = RawSplit(shown, categories.names, categories.ids, RawBoxes("annotation"))
+    for name in categories.phantoms:
+        raw.problems.append(note(shown, f"category {name!r} is no class but the root of the others: left out"))
+    positions = _read_images(content.pop("images"), raw, pictures)
+    _read_annotations(annotations, raw, positions, categories.labels)
+    read_as_fractions(raw)
     return raw
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The content of a COCO detection file.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_bytes().decode("utf-8-sig"))
     except ValueError as error:  # JSON and UTF-8 errors both
         raise ValueError(f"{file} is no valid JSON: {error}") from None
     if not isinstance(content, dict):
@@ -76,66 +68,197 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _category_names(content: dict[str, Any], file: Path) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for entry in content["categories"]:
-        if not (isinstance(entry, dict) and _is_integer(entry.get("id")) and isinstance(entry.get("name"), str)):
-            raise ValueError(f"{file}: a category needs an integer 'id' and a 'name', got {entry!r}")
-        if entry["id"] in names:
-            raise ValueError(f"{file}: category id {entry['id']} is given twice")
-        names[entry["id"]] = entry["name"]
-    if not names:
+def as_id(value: Any) -> Hashable:
+    """An id in the form in which ids are compared: integers for whole floats and numeric text; None for no id.
+
+    >>> as_id(3), as_id(3.0), as_id(" 3"), as_id("a3"), as_id(True)
+    (3, 3, 3, 'a3', None)
+    """
+    if type(value) is int:
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if text.isdecimal() and text.isascii() else text or None
+    return None
+
+
+def as_number(value: Any) -> float:
+    """A number, or text that holds one, as a float.
+
+    Raises:
+        TypeError, ValueError: it is none.
+        OverflowError: an integer too large for a float, since JSON's are unbounded.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    return float(value)
+
+
+def _categories(entries: Sequence[Any], annotations: Sequence[Any], file: Path, *, merge: bool) -> Categories:
+    found: dict[Hashable, dict[str, Any]] = {}
+    for entry in entries:
+        number = as_id(entry.get("id")) if isinstance(entry, dict) else None
+        if number is None or not isinstance(entry.get("name"), str):
+            raise ValueError(f"{file}: a category needs an 'id' and a 'name', got {entry!r}")
+        if number in found:
+            raise ValueError(f"{file}: category id {number} is given twice")
+        found[number] = entry
+    if not found:
         raise ValueError(f"{file} has no categories")
-    return dict(sorted(names.items()))
+    phantoms = _phantoms(found, annotations)
+    keys = [key for key in found if key not in phantoms]
+    numeric = all(isinstance(key, int) for key in keys)
+    if numeric:
+        keys.sort(key=lambda key: int(str(key)))
+    ids = [int(str(key)) for key in keys] if numeric else list(range(1, len(keys) + 1))
+    names, labels = unique_names([found[key]["name"] for key in keys], ids, str(file), merge=merge)
+    by_key: dict[Hashable, int] = {key: labels[number] for key, number in zip(keys, ids)}
+    first = {label: number for number, label in reversed(labels.items())}
+    return Categories(names, [first[label] for label in range(1, len(names) + 1)], by_key, list(phantoms.values()))
 
 
-def _image_folders(folder: Path, file: Path, split: str) -> list[Path]:
-    """Where an image of this split may lie, likeliest first."""
-    full_name = file.stem.removeprefix("instances_")
-    candidates = ("images", full_name, f"images/{full_name}", split, f"images/{split}")
-    return [path for path in (folder / candidate for candidate in candidates) if path.is_dir()] + [folder]
+def _phantoms(found: dict[Hashable, dict[str, Any]], annotations: Sequence[Any]) -> dict[Hashable, str]:
+    """Names by id of Roboflow's root category and of labelme's background, if no box has them."""
+    parents = {entry.get("supercategory") for entry in found.values()}
+    suspects = {
+        key: entry["name"]
+        for key, entry in found.items()
+        if entry["name"] in ("_background_", "__background__")
+        or (key == 0 and entry["name"] in parents and entry.get("supercategory") in (None, "", "none"))
+    }
+    if suspects and len(found) > len(suspects):
+        used = {as_id(entry.get("category_id")) for entry in annotations if isinstance(entry, dict)}
+        return {key: name for key, name in suspects.items() if key not in used}
+    return {}
 
 
-def _read_image(entry: Any, position: int, file: Path, folders: Sequence[Path]) -> RawImage | Problem:
-    if not (isinstance(entry, dict) and isinstance(entry.get("file_name"), str) and entry["file_name"]):
-        return Problem(f"{file.name}: images[{position}]", f"an image needs a 'file_name', got {entry!r}")
-    name = entry["file_name"]
-    where = f"{file.name}: image {name}"
-    if not _is_integer(entry.get("id")):
-        return Problem(where, f"the image id must be an integer, got {entry.get('id')!r}")
-    height, width = entry.get("height"), entry.get("width")
-    size = (int(height), int(width)) if _is_integer(height) and _is_integer(width) else None  # type: ignore[arg-type]
-    path = next((path for path in (folder / name for folder in folders) if path.is_file()), folders[0] / name)
-    return RawImage(where, path, entry["id"], name, size)
+def _read_images(entries: Sequence[Any], raw: RawSplit, pictures: PictureFinder) -> dict[Hashable, int]:
+    """Fill in the images; gives the position of each by its id."""
+    positions: dict[Hashable, int] = {}
+    textual = any(isinstance(entry, dict) and isinstance(as_id(entry.get("id")), str) for entry in entries)
+    if textual:
+        raw.problems.append(note(raw.source, "image ids are text: images are numbered from 1 in their order"))
+    for position, entry in enumerate(entries):
+        name = _file_name(entry)
+        if name is None:
+            where = f"{raw.source}: images[{position}]"
+            raw.problems.append(
+                Problem(where, f"an image needs a 'file_name', got {entry!r}"[:300], kind="no file_name")
+            )
+            continue
+        number = as_id(entry.get("id"))
+        where = f"{raw.source}: image {name}"
+        if number is None:
+            reason = f"the image id must be an integer or text, got {entry.get('id')!r}"
+            raw.problems.append(Problem(where, reason, kind="an image id is neither integer nor text"))
+        elif number in positions:
+            reason = f"image id {number} is already that of {raw.images[positions[number]].name}: dropped"
+            raw.problems.append(Problem(where, reason, kind="two images have one id"))
+        else:
+            positions[number] = len(raw.images)
+            image_id = len(raw.images) + 1 if textual or not isinstance(number, int) else number
+            found = pictures.find(name)
+            size = _size(entry.get("height"), entry.get("width"))
+            raw.images.append(RawImage(found.path, image_id, name, size))
+            if found.told:
+                raw.problems.append(note(where, found.told, "a picture lies elsewhere or has another name"))
+            elif found.reason.startswith("the image file is missing, and"):
+                raw.problems.append(Problem(where, found.reason, kind="several pictures could be the one named"))
+    return positions
 
 
-def _read_box(entry: dict[str, Any], name: str, labels: dict[int, int]) -> RawBox | str:
-    """The box, or the reason why there is none."""
-    category = entry.get("category_id")
-    if not _is_integer(category) or category not in labels:
-        return f"category id {category!r} is not among the categories"
-    bbox = entry.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_number(value) for value in bbox):
-        return f"bbox must be four numbers (x, y, width, height), got {bbox!r}"
+def _file_name(entry: Any) -> str | None:
+    if not isinstance(entry, dict):
+        return None
+    name = entry.get("file_name")
+    if isinstance(name, str) and name:
+        return name
+    url = entry.get("coco_url")  # LVIS: the folder and the name are its last two parts
+    return "/".join(url.split("/")[-2:]) if isinstance(url, str) and url else None
+
+
+def _size(height: Any, width: Any) -> tuple[int, int] | None:
     try:
-        x, y, width, height = (float(value) for value in bbox)
-    except OverflowError:  # JSON integers are unbounded
-        return "bbox has a number too large for a float"
-    area = entry.get("area")
-    usable_area = _is_number(area) and 0 < area < math.inf  # type: ignore[operator]
-    return RawBox(
-        where=name,
-        corners=(x, y, x + width, y + height),
-        label=labels[category],
-        crowd=entry.get("iscrowd") in (1, True),
-        area=float(area) if usable_area else None,  # type: ignore[arg-type]
-        extras={key: value for key, value in entry.items() if key not in _KNOWN_KEYS},
-    )
+        size = int(as_number(height)), int(as_number(width))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if min(size) > 0 else None
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _read_annotations(
+    entries: list[Any], raw: RawSplit, positions: dict[Hashable, int], labels: dict[Hashable, int]
+) -> None:
+    boxes = raw.boxes
+    get_position, get_label = positions.get, labels.get
+    for number, entry in enumerate(entries):
+        # The common form first: a million of these are read here.
+        try:
+            position, label = get_position(entry["image_id"]), get_label(entry["category_id"])
+            x, y, w, h = entry["bbox"]
+            plain = type(x) in _PLAIN and type(y) in _PLAIN and type(w) in _PLAIN and type(h) in _PLAIN
+            plain = plain and abs(x) + abs(y) + abs(w) + abs(h) < 1e15
+        except (KeyError, TypeError, ValueError):
+            plain = False
+        if plain and position is not None and label is not None:
+            corners = (x, y, x + w, y + h)
+        else:
+            parsed = _read_annotation(entry, _title(entry, number), raw, positions, labels)
+            if parsed is None:
+                continue
+            position, label, corners = parsed
+        boxes.image.append(position)
+        boxes.label.append(label)
+        boxes.corners.extend(corners)
+        area = entry.get("area")
+        boxes.area.append(area if type(area) in _PLAIN and 0 < area < 1e15 else math.nan)
+        boxes.crowd.append(entry.get("iscrowd") in _TRUE or entry.get("ignore") in _TRUE)
+        name = entry.get("id")
+        boxes.names.append(name if type(name) is int else _title(entry, number))
+        if not entry.keys() <= _KNOWN_KEYS:
+            extras = {key: value for key, value in entry.items() if key not in _KNOWN_KEYS}
+            boxes.extras[len(boxes.label) - 1] = extras
+        entries[number] = None  # frees what is read: such files fill the memory
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _title(entry: Any, number: int) -> str:
+    return f"annotation {entry['id']}" if isinstance(entry, dict) and "id" in entry else f"annotations[{number}]"
+
+
+def _read_annotation(
+    entry: Any, title: str, raw: RawSplit, positions: dict[Hashable, int], labels: dict[Hashable, int]
+) -> tuple[int, int, tuple[float, float, float, float]] | None:
+    """Position of the image, label and corners of an annotation in any form; None after reporting that it has none."""
+    image_id: Any = entry.get("image_id") if isinstance(entry, dict) else None
+    position = positions.get(as_id(image_id))
+    if position is None:
+        reason = f"there is no image with id {image_id!r}"
+        raw.problems.append(Problem(f"{raw.source}: {title}", reason, kind="an annotation's image is not listed"))
+        return None
+    label = labels.get(as_id(entry.get("category_id")))
+    bbox = entry.get("bbox")
+    kind = reason = ""
+    if label is None:
+        reason = f"category id {entry.get('category_id')!r} is not among the categories"
+        kind = "a category id is not among the categories"
+    elif bbox is None or bbox == []:
+        corners = mask_box(entry.get("segmentation"))
+        if corners is not None:
+            where = f"{raw.where(raw.images[position])}: {title}"
+            raw.problems.append(note(where, "no bbox: the box around the segmentation", "no bbox, but a segmentation"))
+            return position, label, corners
+    if not reason:
+        try:
+            if not isinstance(bbox, list) or len(bbox) != 4:
+                raise TypeError
+            x, y, w, h = (as_number(value) for value in bbox)
+            assert label is not None
+            return position, label, (x, y, x + w, y + h)
+        except OverflowError:
+            reason = "bbox has a number too large for a float"
+        except (TypeError, ValueError):
+            reason = f"bbox must be four numbers (x, y, width, height), got {bbox!r}"[:300]
+            kind = "bbox is not four numbers"
+    raw.problems.append(Problem(f"{raw.where(raw.images[position])}: {title}", reason, kind=kind))
+    return None

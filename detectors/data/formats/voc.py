@@ -1,116 +1,314 @@
-"""Reader of Pascal VOC folders, alone or within a VOCdevkit: `Annotations/`, `JPEGImages/`, `ImageSets/Main/`."""
+"""Reader of Pascal VOC folders: an XML file per picture, in a folder of annotations or beside the pictures.
 
-from pathlib import Path
-from xml.etree import ElementTree
+`Annotations/` with `JPEGImages/` or `images/`, alone or in a VOCdevkit, with sub-folders, in any case; splits by the
+lists in `ImageSets/Main`, or by folders (`train/`, `valid/`), or none.
+"""
 
-from detectors.data.images import SUFFIXES
-from detectors.data.records import Problem, RawBox, RawImage, RawSplit
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
-_SPLITS = ("train", "val", "trainval", "test")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+from detectors.data.formats.texts import read_lines
+from detectors.data.formats.voc_xml import VocAnnotation, read_annotation
+from detectors.data.pictures import PictureFinder
+from detectors.data.problems import Problem, note
+from detectors.data.records import RawBoxes, RawImage, RawSplit, Splits, read_as_fractions
+from detectors.data.split_names import CANONICAL, canonical, split_of_folder, split_of_folders
+from detectors.data.tree import Tree, folded, is_picture, join, parent, stem, without_suffix
+
+_ANNOTATIONS = frozenset({"annotations", "annotation", "xmls", "xml", "labels"})
+_PICTURES = ("JPEGImages", "images", "image", "imgs", "img", "data")
+_LISTS = ("ImageSets/Main", "ImageSets", "")
 
 
-def find_splits(folder: Path) -> dict[str, list[Path]]:
-    """The VOC folders that each split draws from; without `ImageSets`, all images form the split `train`."""
-    found: dict[str, list[Path]] = {}
-    for root in _roots(folder):
-        lists = [split for split in _SPLITS if _list_file(root, split).is_file()]
-        for split in lists or ["train"]:
-            found.setdefault(split, []).append(root)
+@dataclass
+class Home:
+    """A folder with annotations, their files by key (the path below the folder of annotations, without suffix)."""
+
+    folder: str
+    annotations: str
+    files: dict[str, str] = field(default_factory=dict)
+    pictures: list[str] = field(default_factory=list)
+    """Folders of pictures, likeliest first."""
+    lists: dict[str, str] = field(default_factory=dict)
+    """List files by split."""
+
+
+def find_splits(tree: Tree) -> Splits:
+    """Readers of each split; none if the tree has no annotations."""
+    folder = VocFolder(tree)
+    if not folder.homes:
+        return {}
+    return {split: partial(folder.read, split) for split in folder.splits}
+
+
+class VocFolder:
+    """The annotations below a folder, parsed once for all splits, which share the classes."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        files = [file for file in tree.files if file.lower().endswith(".xml")]
+        read = (read_annotation(tree.path(file)) for file in files[:50])
+        known = any(found is not None and not found.error for found in read)
+        self.homes = self._find_homes(files) if known else []
+        self.listed = any(home.lists for home in self.homes)
+        self.splits = self._find_splits()
+
+    @cached_property
+    def annotations(self) -> dict[str, VocAnnotation]:
+        """The content of each file that is an annotation."""
+        files = [file for home in self.homes for file in home.files.values()]
+        found = ((file, read_annotation(self.tree.path(file))) for file in files)
+        return {file: annotation for file, annotation in found if annotation is not None}
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The names of all objects in order, the background of labelme apart, which is no class."""
+        found = {item.name for annotation in self.annotations.values() for item in annotation.objects}
+        return sorted(found - {"", "_background_", "__background__"})
+
+    def read(self, split: str) -> RawSplit:
+        """Everything that the annotations of the split's images say.
+
+        Corners, which are 1-based and inclusive, become 0-based edges (x1 - 1, y1 - 1, x2, y2). Difficult objects count
+        as crowd: ignored in training and forgiven in evaluation.
+
+        Raises:
+            ValueError: a list that is no text.
+        """
+        raw = RawSplit(split, self.class_names, list(range(1, len(self.class_names) + 1)), RawBoxes("object"))
+        labels = {name: label for label, name in enumerate(self.class_names, start=1)}
+        if split == self.splits[0]:
+            raw.problems += self._unlisted()
+        for home in self.homes:
+            taken: dict[str, str] = {}
+            for key, name in self._items(home, split):
+                file = home.files.get(key)
+                annotation = None if file is None else self.annotations.get(file)
+                picture = self._picture(home, key, name, file, annotation, raw, split)
+                if picture is None:
+                    continue
+                if picture.name in taken:
+                    raw.problems.append(note(f"{split}: image {picture.name}", "it is listed twice", "listed twice"))
+                    continue
+                taken[picture.name] = key
+                self._read_image(picture, file, annotation, labels, raw)
+        read_as_fractions(raw, first_pixel=1.0)
+        return raw
+
+    def _read_image(
+        self, image: RawImage, file: str | None, found: VocAnnotation | None, labels: dict[str, int], raw: RawSplit
+    ) -> None:
+        image.image_id = len(raw.images) + 1
+        image.labeled = found is not None
+        if found is not None and found.error:
+            raw.problems.append(Problem(raw.where(image), f"{found.error}: left out", kind="an XML file is invalid"))
+            return
+        raw.images.append(image)
+        if found is None:
+            return
+        image.size = found.size
+        for number, item in enumerate(found.objects, start=1):
+            if item.reason:
+                raw.problems.append(Problem(f"{raw.where(image)}: object {number}", item.reason, kind=item.kind))
+            elif item.name in labels:
+                x1, y1, x2, y2 = item.corners
+                corners = (x1 - 1, y1 - 1, x2, y2)
+                raw.boxes.add(len(raw.images) - 1, corners, labels[item.name], number, crowd=item.difficult)
+
+    def _find_homes(self, files: list[str]) -> list[Home]:
+        homes: dict[str, Home] = {}
+        for file in files:
+            parts = file.split("/")[:-1]
+            at = next((i for i in reversed(range(len(parts))) if parts[i].lower() in _ANNOTATIONS), None)
+            if at is not None and not all(_is_place(part) for part in parts[:at]):
+                continue  # a data set of its own, further down
+            annotations = "/".join(parts if at is None else parts[: at + 1])
+            home = homes.get(annotations)
+            if home is None:
+                folder = annotations if at is None else parent(annotations)
+                home = homes[annotations] = self._new_home(folder, annotations)
+            home.files[without_suffix(file[len(annotations) + 1 :] if annotations else file)] = file
+        return list(homes.values())
+
+    def _new_home(self, folder: str, annotations: str) -> Home:
+        home = Home(folder, annotations)
+        pictures = [found for kind in _PICTURES if (found := self.tree.folder(folder, kind)) is not None]
+        home.pictures = list(dict.fromkeys([*pictures, annotations, folder]))
+        for place in _LISTS:
+            inner = self.tree.folder(folder, place) if place else folder
+            home.lists = _list_files(self.tree, inner, place == "") if inner is not None else {}
+            if home.lists:
+                break
+        return home
+
+    def _find_splits(self) -> list[str]:
+        found: dict[str, None] = {}
+        for home in self.homes:
+            if self.listed:
+                found.update(dict.fromkeys(home.lists))
+            else:
+                found.update(dict.fromkeys(split_of_folders(file) or "train" for file in home.files.values()))
+        if len(found) == 1 and next(iter(found)) not in CANONICAL.values():
+            for home in self.homes:
+                home.lists = dict(zip(["train"], home.lists.values()))
+            return ["train"]
+        return sorted(found, key=lambda name: name != "train")
+
+    def _items(self, home: Home, split: str) -> Iterator[tuple[str, str]]:
+        """Keys of a home's images in a split, with the name to look the picture up by."""
+        if self.listed:
+            if split in home.lists:
+                keys = _Keys(home, self._keys_of_pictures(home))
+                for line in read_lines(self.tree.path(home.lists[split])):
+                    yield keys.find(line)
+            return
+        keys_of_pictures = self._keys_of_pictures(home)
+        for key in sorted({*home.files, *keys_of_pictures}):
+            file = home.files.get(key) or keys_of_pictures[key]
+            if (split_of_folders(file) or "train") == split:
+                yield key, key
+
+    def _keys_of_pictures(self, home: Home) -> dict[str, str]:
+        """Pictures of a home by key: those in folders of pictures, or else beside the annotations."""
+        own = [folder for folder in home.pictures if folder not in (home.folder, home.annotations)]
+        found: dict[str, str] = {}
+        for folder in own or home.pictures:
+            for file in self.tree.inside(folder, self.tree.pictures):
+                key = without_suffix(file[len(folder) + 1 :] if folder else file)
+                if folder != home.folder or "/" not in key:
+                    found.setdefault(key, file)
+        return found
+
+    @cached_property
+    def _by_key(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for file in self.tree.pictures:
+            found.setdefault(folded(without_suffix(file)), []).append(file)
+        return found
+
+    def _picture(
+        self,
+        home: Home,
+        key: str,
+        name: str,
+        file: str | None,
+        annotation: VocAnnotation | None,
+        raw: RawSplit,
+        split: str,
+    ) -> RawImage | None:
+        """The picture of a key, or None after reporting that there is none."""
+        found: list[str] = []
+        for folder in home.pictures:
+            found = self._by_key.get(folded(join(folder, key)), [])
+            if found:
+                exact = [file for file in found if without_suffix(file) == join(folder, key)]
+                found = exact or found
+                break
+        wanted = folded(annotation.filename.replace("\\", "/").rpartition("/")[2]) if annotation else ""
+        if len(found) > 1:
+            named = [file for file in found if folded(file.rpartition("/")[2]) == wanted]
+            others = [file.rpartition("/")[2] for file in found if file not in named]
+            kind = "pictures share an annotation"
+            text = f"{', '.join(file.rpartition('/')[2] for file in found)} share the annotation {stem(key)}.xml"
+            if len(named) != 1:
+                raw.problems.append(Problem(f"{split}: image {found[0]}", f"{text}: left out", kind=kind))
+                return None
+            reason = f"{text}, which is that of {named[0]}: {', '.join(others)} left out"
+            raw.problems.append(Problem(f"{split}: image {named[0]}", reason, kind=kind))
+            found = named
+        if found:
+            return RawImage(self.tree.path(found[0]), 0, found[0])
+        finder = self._finder(home, split)
+        sought = [text for text in (annotation.filename if annotation else "", name) if text]
+        for text in sought:
+            result = finder.find(text)
+            if not result.reason:
+                shown = result.file or str(result.path)
+                told = f"the annotation {file} is for {shown}"
+                raw.problems.append(
+                    note(f"{split}: image {shown}", told, "a picture lies elsewhere or has another name")
+                )
+                return RawImage(result.path, 0, shown)
+        if file is not None:
+            reason = f"there is no picture for this annotation (filename {annotation.filename if annotation else ''!r})"
+            raw.problems.append(Problem(f"{split}: {file}", reason, kind="an annotation has no picture"))
+            return None
+        missing = join(home.pictures[0], name if is_picture(name) else f"{name}.jpg")
+        return RawImage(self.tree.path(missing), 0, missing)
+
+    def _finder(self, home: Home, split: str) -> PictureFinder:
+        key = (home.annotations, split)
+        if key not in self._finders:
+            own = canonical(split) if not self.listed and split in CANONICAL.values() else None
+            self._finders[key] = PictureFinder(self.tree, home.pictures, within=home.folder, split=own)
+        return self._finders[key]
+
+    @cached_property
+    def _finders(self) -> dict[tuple[str, str], PictureFinder]:
+        return {}
+
+    def _unlisted(self) -> list[Problem]:
+        """Annotations that no list names, where there are lists."""
+        if not self.listed:
+            return []
+        problems: list[Problem] = []
+        for home in self.homes:
+            named: set[str] = set()
+            for file in home.lists.values():
+                keys = _Keys(home, {})
+                named.update(keys.find(line)[0] for line in read_lines(self.tree.path(file)))
+            left = [key for key in home.files if key not in named]
+            if left:
+                text = f"{len(left)} annotations are in no list, such as {home.files[left[0]]}: they are left out"
+                enough = "train" in home.lists or "trainval" in home.lists
+                where = next(map(parent, home.lists.values()), home.annotations)
+                problems.append(Problem(where, text, "note" if enough else "error", "annotations are in no list"))
+        return problems
+
+
+def _is_place(folder: str) -> bool:
+    return folder.lower().startswith("voc") or split_of_folder(folder) is not None
+
+
+class _Keys:
+    """Looks up what a line of a list names: a key, with or without suffix, quotes and a column of -1, 0 or 1."""
+
+    def __init__(self, home: Home, pictures: dict[str, str]) -> None:
+        self.known = {**dict.fromkeys(home.files), **dict.fromkeys(pictures)}
+        self.stems: dict[str, list[str]] = {}
+        for key in self.known:
+            self.stems.setdefault(key.rpartition("/")[2], []).append(key)
+
+    def find(self, line: str) -> tuple[str, str]:
+        """The key, and the name as it stands."""
+        forms = [line]
+        if line.count('"') >= 2:
+            forms.insert(0, line.split('"')[1])
+        head, _, last = line.rpartition(" ")
+        if last in ("-1", "0", "1"):
+            forms.append(head.strip())
+        for form in forms:
+            name = form.replace("\\", "/")
+            for key in (name, without_suffix(name) if is_picture(name) or name.endswith(".xml") else name):
+                if key in self.known:
+                    return key, form
+                alone = self.stems.get(key.rpartition("/")[2], [])
+                if len(alone) == 1:
+                    return alone[0], form
+        return (without_suffix(forms[-1]) if is_picture(forms[-1]) else forms[-1]), forms[-1]
+
+
+def _list_files(tree: Tree, folder: str, only_splits: bool) -> dict[str, str]:
+    """List files of a folder by split, without those of single classes (`cat_train.txt`)."""
+    files = [file for file in tree.files if parent(file) == folder and file.lower().endswith(".txt")]
+    names = {stem(file).lower() for file in files}
+    found: dict[str, str] = {}
+    for file in files:
+        name = stem(file)
+        head, _, last = name.lower().rpartition("_")
+        if head and last in CANONICAL and last in names:
+            continue
+        if not only_splits or name.lower() in CANONICAL:
+            found[canonical(name)] = file
     return found
-
-
-def read_split(folder: Path, split: str) -> RawSplit:
-    """Everything that the annotations of the split's images say.
-
-    Classes are the sorted names in all annotations of the folder, so that every split has the same. Corners, which are
-    1-based and inclusive, become 0-based edges (x1 - 1, y1 - 1, x2, y2). Difficult objects count as crowd: ignored in
-    training and forgiven in evaluation.
-    """
-    names = sorted({name for root in _roots(folder) for name in _class_names(root)})
-    raw = RawSplit(names, list(range(1, len(names) + 1)))
-    labels = {name: label for label, name in enumerate(names, start=1)}
-    for root in find_splits(folder)[split]:
-        images = _images(root)
-        for stem in _stems(root, split):
-            path = images.get(stem, root / "JPEGImages" / f"{stem}.jpg")
-            where = f"{split}: image {path.name}"
-            image = RawImage(where, path, len(raw.images) + 1, path.relative_to(folder).as_posix())
-            _read_annotation(root / "Annotations" / f"{stem}.xml", image, labels, raw.problems)
-            raw.images.append(image)
-    return raw
-
-
-def _roots(folder: Path) -> list[Path]:
-    candidates = [folder, *sorted(path for path in folder.glob("VOC*") if path.is_dir())]
-    candidates += sorted(path for path in folder.glob("VOCdevkit/VOC*") if path.is_dir())
-    return [root for root in candidates if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()]
-
-
-def _list_file(root: Path, split: str) -> Path:
-    return root / "ImageSets" / "Main" / f"{split}.txt"
-
-
-def _images(root: Path) -> dict[str, Path]:
-    paths = sorted((root / "JPEGImages").iterdir())
-    return {path.stem: path for path in paths if path.suffix.lower() in SUFFIXES}
-
-
-def _stems(root: Path, split: str) -> list[str]:
-    file = _list_file(root, split)
-    if not file.is_file():
-        return sorted(_images(root))
-    return [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _class_names(root: Path) -> set[str]:
-    names = {name for file in (root / "Annotations").glob("*.xml") for name in _object_names(file)}
-    return names - {""}
-
-
-def _object_names(file: Path) -> list[str]:
-    try:
-        objects = ElementTree.parse(file).getroot().findall("object")
-    except ElementTree.ParseError:
-        return []  # named when its image is read
-    return [item.findtext("name", "").strip() for item in objects]
-
-
-def _read_annotation(file: Path, image: RawImage, labels: dict[str, int], problems: list[Problem]) -> None:
-    if not file.is_file():
-        problems.append(Problem(image.where, f"there is no annotation {file.name}: kept as an image without boxes"))
-        return
-    try:
-        root = ElementTree.parse(file).getroot()
-    except ElementTree.ParseError as error:
-        problems.append(Problem(image.where, f"{file.name} is no valid XML: {error}: kept as an image without boxes"))
-        return
-    try:
-        size = (int(root.findtext("size/height", "")), int(root.findtext("size/width", "")))
-        image.size = size if min(size) > 0 else None  # some tools write 0 for unknown
-    except ValueError:
-        image.size = None
-    for number, item in enumerate(root.findall("object"), start=1):
-        where = f"object {number}"
-        box = _read_object(item, where, labels)
-        if isinstance(box, str):
-            problems.append(Problem(f"{image.where}: {where}", box))
-        else:
-            image.boxes.append(box)
-
-
-def _read_object(item: ElementTree.Element, where: str, labels: dict[str, int]) -> RawBox | str:
-    """The box, or the reason why there is none."""
-    name = item.findtext("name", "").strip()
-    if name not in labels:
-        return "the object has no name"
-    texts = [item.findtext(f"bndbox/{corner}", "").strip() for corner in _CORNERS]
-    try:
-        x1, y1, x2, y2 = (float(text) for text in texts)
-    except ValueError:
-        return f"bndbox must hold four numbers (xmin, ymin, xmax, ymax), got {texts}"
-    if x2 <= x1 or y2 <= y1:
-        # Inclusive corners would turn an empty box into one of a pixel.
-        return f"bndbox {texts} (xmin, ymin, xmax, ymax) has no area"
-    difficult = item.findtext("difficult", "0").strip() == "1"
-    return RawBox(where, (x1 - 1, y1 - 1, x2, y2), labels[name], crowd=difficult)

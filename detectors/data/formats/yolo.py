@@ -1,148 +1,147 @@
-"""Reader of YOLO folders: a text file of `class center_x center_y width height` (fractions) for each image.
+"""Reader of YOLO folders: a text file of labels per picture, and a configuration that names classes and splits."""
 
-Splits are those of `data.yaml`, or `images/{train,val,test}` beside `labels/`, or `{train,val,test}/images`.
-"""
-
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from detectors.data.images import SUFFIXES
-from detectors.data.records import Problem, RawBox, RawImage, RawSplit
-
-_SPLITS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
-
-
-def find_splits(folder: Path) -> dict[str, list[Path]]:
-    """Image folders, or text files that list images, of each split."""
-    config = _read_config(folder)
-    found: dict[str, list[Path]] = {}
-    for split, aliases in _SPLITS.items():
-        value = config.get(split)
-        named = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-        sources = [_resolve(folder, config, str(name)) for name in named]
-        if not any(sources):
-            paths = [folder / path for alias in aliases for path in (f"images/{alias}", f"{alias}/images")]
-            sources = [path for path in paths if path.is_dir() and _label_folder(path).is_dir()]
-        if any(sources):
-            found[split] = [path for path in sources if path is not None]
-    return found
+from detectors.data.formats.texts import read_lines
+from detectors.data.formats.yolo_config import YoloConfig, read_config
+from detectors.data.formats.yolo_labels import Line, Refused, read_line
+from detectors.data.formats.yolo_sources import Source, find_sources
+from detectors.data.pictures import Found
+from detectors.data.problems import Problem, note
+from detectors.data.records import RawBoxes, RawImage, RawSplit, Splits, unique_names
+from detectors.data.split_names import ordered, split_of_folders
+from detectors.data.tree import Tree
 
 
-def read_split(folder: Path, split: str) -> RawSplit:
-    """Everything that the label files of the split's images say; an image without a label file has no boxes.
+def find_splits(tree: Tree, entry: str | None = None, *, merge_classes: bool = False) -> Splits:
+    """Readers of each split; none if the tree has neither labels nor a configuration.
 
     Raises:
-        ValueError: no class names, or malformed ones.
+        ValueError: a configuration that cannot be read.
     """
-    names = _class_names(folder)
-    raw = RawSplit(names, list(range(1, len(names) + 1)))
-    sources = find_splits(folder)[split]
-    paths = [path for source in sources for path in _images(source)]
-    labels = {_label_file(path): path for path in paths}
+    config = read_config(tree, entry)
+    found = find_sources(tree, config)
+    splits: dict[str, Callable[[], RawSplit]] = {}
+    for split in ordered(list(found)):
+        splits[split] = partial(read_split, split, found, tree, config, merge_classes=merge_classes)
+    return splits
+
+
+def read_split(
+    split: str, found: dict[str, list[Source]], tree: Tree, config: YoloConfig, *, merge_classes: bool = False
+) -> RawSplit:
+    """Everything that the label files of the split's images say.
+
+    Raises:
+        ValueError: no class names, malformed ones, or a source that is not there.
+    """
+    sources = found[split]
+    lost = [source.missing for source in sources if source.missing]
+    if len(lost) == len(sources):
+        raise ValueError(f"{'; '.join(lost)}: mend the path, or delete the line")
+    names = config.names or _names_in_labels(sources)
+    if not names:
+        raise ValueError(
+            f"{tree.root} has no class names: expected 'names' in data.yaml, classes.txt, obj.names or notes.json"
+        )
+    where = str(tree.path(config.file)) if config.file else str(tree.root)
+    unique, by_id = unique_names(names, list(range(len(names))), where, merge=merge_classes)
+    raw = RawSplit(split, unique, list(range(1, len(unique) + 1)), RawBoxes("line"))
+    raw.problems += [Problem(split, reason, kind="pictures are in no split") for reason in lost]
+    reader = _Reader(raw, by_id, unique, config.keypoints)
     for source in sources:
-        if source.is_dir() and _label_folder(source).is_dir():
-            for file in sorted(_label_folder(source).rglob("*.txt")):
-                if file not in labels and file.name != "classes.txt":
-                    raw.problems.append(Problem(f"{split}: labels {file.name}", "there is no image for this file"))
-    for number, path in enumerate(paths, start=1):
-        name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-        image = RawImage(f"{split}: image {path.name}", path, number, name, fractions=True)
-        _read_labels(_label_file(path), image, len(names), raw.problems)
-        raw.images.append(image)
+        for picture in source.pictures:
+            reader.read_picture(picture, source)
+    first = ordered(list(found))[0]
+    for file in sources[0].labels.strays():
+        if (split_of_folders(file) or first) == split and _is_labels(sources[0].labels.tree.path(file)):
+            raw.problems.append(Problem(f"{split}: labels {file}", "there is no image for this file"))
     return raw
 
 
-def _config_file(folder: Path) -> Path | None:
-    preferred = [folder / "data.yaml", folder / "data.yml", *sorted(folder.glob("*.yaml"))]
-    return next((path for path in preferred if path.is_file()), None)
+class _Reader:
+    """Fills a split, picture by picture."""
+
+    def __init__(self, raw: RawSplit, by_id: dict[int, int], names: list[str], keypoints: int | None) -> None:
+        self.raw = raw
+        self.by_id = by_id
+        self.by_name = {name: label for label, name in enumerate(names, start=1)}
+        self.keypoints = keypoints
+        self.seen: set[str] = set()
+
+    def read_picture(self, picture: Found, source: Source) -> None:
+        """Add a picture and its labels, or report why not."""
+        tree, raw = source.labels.tree, self.raw
+        name = picture.file or str(picture.path)
+        image = RawImage(picture.path, len(raw.images) + 1, name, fractions=True)
+        where = raw.where(image)
+        if name in self.seen:
+            raw.problems.append(note(where, "it is listed twice", "a picture is listed twice"))
+            return
+        self.seen.add(name)
+        if picture.told:
+            raw.problems.append(note(where, picture.told, "a picture lies elsewhere or has another name"))
+        elif picture.reason and not picture.reason.endswith("missing"):
+            raw.problems.append(Problem(where, picture.reason, kind="several pictures could be the one named"))
+        file = source.labels.of(name)
+        shared = source.labels.sharing(file) if file is not None else []
+        if len(shared) > 1:
+            reason = f"{', '.join(shared)} share the labels {file}: left out"
+            raw.problems.append(Problem(where, reason, kind="pictures share a label file"))
+            return
+        image.labeled = file is not None
+        try:
+            lines = read_lines(tree.path(file)) if file is not None else []
+        except ValueError as error:
+            raw.problems.append(Problem(where, f"{error}: left out", kind="a label file is no text"))
+            return
+        raw.images.append(image)
+        for number, line in enumerate(lines, start=1):
+            self._read_line(line, number, image)
+
+    def _read_line(self, line: str, number: int, image: RawImage) -> None:
+        raw = self.raw
+        found = read_line(line, self.keypoints)
+        if isinstance(found, Refused):
+            raw.problems.append(Problem(f"{raw.where(image)}: line {number}", found.reason, kind=found.kind))
+            return
+        label = self._label(found)
+        if label is None:
+            reason = f"class {line.split()[0 if not found.pixels else 8]} is not among {self._expected()}"
+            raw.problems.append(Problem(f"{raw.where(image)}: line {number}", reason, kind="a class is not known"))
+            return
+        if found.told:
+            raw.problems.append(note(f"{raw.where(image)}: line {number}", found.told, found.told))
+        image.fractions = not found.pixels
+        raw.boxes.add(len(raw.images) - 1, found.corners, label, number, crowd=found.difficult)
+
+    def _label(self, line: Line) -> int | None:
+        if isinstance(line.category, str):
+            return self.by_name.get(line.category)
+        return self.by_id.get(int(line.category)) if line.category.is_integer() else None
+
+    def _expected(self) -> str:
+        return f"0 to {len(self.by_id) - 1}"
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    file = _config_file(folder)
-    if file is None:
-        return {}
-    import yaml  # type: ignore[import-untyped]
-
+def _is_labels(file: Path) -> bool:
+    """Whether a file has a label."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no valid YAML: {error}") from None
-    return content if isinstance(content, dict) else {}
-
-
-def _resolve(folder: Path, config: dict[str, Any], name: str) -> Path | None:
-    """A path of data.yaml; exports often write it relative to a place that is not there any more."""
-    bases = [folder / str(config.get("path") or "."), folder]
-    trimmed = name.lstrip("./")
-    candidates = [base / part for base in bases for part in (name, trimmed)]
-    return next((path.resolve() if ".." in path.parts else path for path in candidates if path.exists()), None)
-
-
-def _class_names(folder: Path) -> list[str]:
-    names = _read_config(folder).get("names")
-    if isinstance(names, list) and names:
-        return [str(name) for name in names]
-    if isinstance(names, dict) and names:
-        if sorted(names) != list(range(len(names))):
-            raise ValueError(f"{_config_file(folder)}: names must be numbered 0 to {len(names) - 1}, got {list(names)}")
-        return [str(names[number]) for number in range(len(names))]
-    for file in (folder / "classes.txt", folder / "labels" / "classes.txt"):
-        if file.is_file():
-            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-            if any(lines):
-                return [line for line in lines if line]
-    raise ValueError(f"{folder} has no class names: expected 'names' in data.yaml, or classes.txt")
-
-
-def _images(source: Path) -> list[Path]:
-    if source.is_dir():
-        return sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-    lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [path if path.is_absolute() else source.parent / path for path in map(Path, lines)]
-
-
-def _label_folder(images: Path) -> Path:
-    """The last folder called `images` on the path, called `labels`."""
-    parts = list(images.parts)
-    for index in reversed(range(len(parts))):
-        if parts[index] == "images":
-            return Path(*parts[:index], "labels", *parts[index + 1 :])
-    return images
-
-
-def _label_file(image: Path) -> Path:
-    return _label_folder(image.parent) / f"{image.stem}.txt"
-
-
-def _read_labels(file: Path, image: RawImage, num_classes: int, problems: list[Problem]) -> None:
-    if not file.is_file():
-        return
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        problems.append(Problem(image.where, f"{file.name} is no text: kept as an image without boxes"))
-        return
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        box = _read_line(line, f"line {number}", num_classes)
-        if isinstance(box, str):
-            problems.append(Problem(f"{image.where}: line {number}", box))
-        else:
-            image.boxes.append(box)
-
-
-def _read_line(line: str, where: str, num_classes: int) -> RawBox | str:
-    """The box, or the reason why there is none."""
-    texts = line.split()
-    if len(texts) != 5:
-        return f"expected 5 numbers (class, center x, center y, width, height), got {len(texts)}: {line[:80]!r}"
-    try:
-        category = float(texts[0])
-        x, y, width, height = (float(text) for text in texts[1:])
+        return any(not isinstance(read_line(line), Refused) for line in read_lines(file))
     except ValueError:
-        return f"expected 5 numbers (class, center x, center y, width, height), got {line[:80]!r}"
-    if not (category.is_integer() and 0 <= category < num_classes):
-        return f"class {texts[0]} is not among 0 to {num_classes - 1}"
-    corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    return RawBox(where, corners, int(category) + 1)
+        return False
+
+
+def _names_in_labels(sources: list[Source]) -> list[str]:
+    """Class names that the labels themselves hold, as DOTA's do."""
+    names: set[str] = set()
+    for source in sources:
+        for file in source.labels.files:
+            try:
+                found = [read_line(line) for line in read_lines(source.labels.tree.path(file))]
+            except ValueError:
+                continue  # named when its picture is read
+            names |= {line.category for line in found if isinstance(line, Line) and isinstance(line.category, str)}
+    return sorted(names)

@@ -71,8 +71,7 @@ def write_yolo(folder: Path, description: Description = ANIMALS, split: str = "t
             f"{kind} {(x1 + x2) / 2 / width!r} {(y1 + y2) / 2 / height!r} {(x2 - x1) / width!r} {(y2 - y1) / height!r}"
             for kind, x1, y1, x2, y2 in boxes
         ]
-        if lines:
-            (folder / "labels" / split / f"{name}.txt").write_text("\n".join(lines) + "\n")
+        (folder / "labels" / split / f"{name}.txt").write_text("".join(line + "\n" for line in lines))
     return folder
 
 

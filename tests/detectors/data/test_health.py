@@ -20,13 +20,21 @@ def test_counts(coco_folder: Callable[..., Path]) -> None:
             "usable_boxes": 2,
             "crowd_boxes": 1,
             "images_without_boxes": 1,
+            "images_without_label_file": 0,
             "boxes_by_class": {"cat": 1, "dog": 1, "owl": 0},
             "boxes_by_size": {"small": 1, "medium": 1, "large": 0},
-            "problems": [],
+            "problems": [
+                {
+                    "where": "train",
+                    "reason": "class 'owl' has no box in any split",
+                    "severity": "note",
+                    "kind": "a class has no box in any split (--drop-empty-classes leaves it out)",
+                }
+            ],
         }
     }
     json.dumps(report.to_json())
-    expected = {"split": "train", "images": 3, "without boxes": 1, "boxes": 2, "crowd": 1, "problems": 0}
+    expected = {"split": "train", "images": 3, "empty": 1, "boxes": 2, "crowd": 1, "errors": 0, "notes": 1}
     assert report.rows() == [expected | {"small": 1, "medium": 1, "large": 0}]
     assert report.class_rows() == [
         {"class": name, "train": count} for name, count in zip(("cat", "dog", "owl"), (1, 1, 0))
@@ -36,8 +44,8 @@ def test_counts(coco_folder: Callable[..., Path]) -> None:
 def test_problems_in_json(coco_folder: Callable[..., Path]) -> None:
     report = check_dataset(coco_folder(lambda content: content["annotations"][0].update(bbox=[0, 0, 0, 0])))
     assert not report.ok
-    (problem,) = report.to_json()["train"]["problems"]
-    assert set(problem) == {"where", "reason"}
+    problem = report.to_json()["train"]["problems"][0]
+    assert set(problem) == {"where", "reason", "severity", "kind"}
 
 
 def test_published_counts(shared: Path) -> None:
@@ -45,7 +53,7 @@ def test_published_counts(shared: Path) -> None:
     assert [rows["train"][size] for size in ("small", "medium", "large")] == [289, 189, 99]
     assert [rows["val"][size] for size in ("small", "medium", "large")] == [256, 171, 125]
     assert [rows[split]["crowd"] for split in ("train", "val")] == [6, 8]
-    assert [rows[split]["without boxes"] for split in ("train", "val")] == [0, 2]
+    assert [rows[split]["empty"] for split in ("train", "val")] == [0, 2]
 
 
 def test_samples_are_drawn(coco_folder: Callable[..., Path], tmp_path: Path) -> None:

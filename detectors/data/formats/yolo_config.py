@@ -1,0 +1,131 @@
+"""What tells a YOLO folder's classes and splits: `data.yaml`, `obj.data`, `classes.txt`, `notes.json`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detectors.data.formats.texts import read_lines
+from detectors.data.split_names import CANONICAL, canonical
+from detectors.data.tree import Tree, parent
+
+_PREFERRED = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_NAME_FILES = ("obj.names", "classes.txt", "_darknet.labels", "predefined_classes.txt")
+
+
+@dataclass
+class YoloConfig:
+    """Sources of each split as they are written, `names` of the classes if there are any, and where this stands."""
+
+    file: str = ""
+    sources: dict[str, list[str]] = field(default_factory=dict)
+    names: list[str] | None = None
+    keypoints: int | None = None
+    """Values per label that follow the box, of a pose data set."""
+    path: str = ""
+    """Folder that sources are relative to, as written."""
+
+
+def read_config(tree: Tree, entry: str | None = None) -> YoloConfig:
+    """The configuration of a folder, or of one file in it; empty if there is none.
+
+    Raises:
+        ValueError: a file that cannot be read, several that could be the one, or malformed names.
+    """
+    file = entry if entry is not None else _yaml_file(tree)
+    if file is not None and file.lower().endswith((".yaml", ".yml")):
+        config = _from_yaml(tree, file)
+    else:
+        darknet = file or next((name for name in tree.files if name.rpartition("/")[2] == "obj.data"), None)
+        config = YoloConfig() if darknet is None else _from_darknet(tree, darknet)
+    if config.names is None:
+        config.names = _names_beside(tree)
+    return config
+
+
+def _yaml_file(tree: Tree) -> str | None:
+    """The YAML file that describes the data: the best-known name, or the only one with names or splits."""
+    files = [file for file in tree.files if "/" not in file and file.lower().endswith((".yaml", ".yml"))]
+    for name in _PREFERRED:
+        if name in files:
+            return name
+    found = [file for file in files if {"names", "train", "val"} & set(_load(tree.path(file), strict=False))]
+    if len(found) > 1:
+        raise ValueError(f"{tree.root} has several data files ({', '.join(found)}): give one of them as --data")
+    return found[0] if found else None
+
+
+def _load(file: Path, *, strict: bool = True) -> dict[str, Any]:
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        content = yaml.safe_load(file.read_bytes().decode("utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if strict:
+            raise ValueError(f"{file} is no valid YAML: {error}") from None
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _from_yaml(tree: Tree, file: str) -> YoloConfig:
+    content = _load(tree.path(file))
+    config = YoloConfig(file, path=str(content.get("path") or ""))
+    for key, value in content.items():
+        if str(key).lower() in CANONICAL:
+            texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+            if any(text.strip() for text in texts):  # `test:` and `test: ''` name no split
+                config.sources.setdefault(canonical(str(key)), []).extend(text for text in texts if text.strip())
+    names = content.get("names")
+    if isinstance(names, dict) and names:
+        numbers = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}
+        if set(numbers) != set(range(len(names))):
+            raise ValueError(f"{tree.path(file)}: names must be numbered 0 to {len(names) - 1}, got {list(names)}")
+        config.names = [str(numbers[number]) for number in range(len(numbers))]
+    elif isinstance(names, list) and names:
+        config.names = [str(name) for name in names]
+    elif isinstance(names, str) and (found := tree.file(parent(file), names)):
+        config.names = read_lines(tree.path(found))
+    shape = content.get("kpt_shape")
+    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(value, int) for value in shape):
+        config.keypoints = shape[0] * shape[1]
+    return config
+
+
+def _from_darknet(tree: Tree, file: str) -> YoloConfig:
+    """`obj.data`: lines of `key = value`; its paths are often those of another place."""
+    pairs = (line.partition("=") for line in read_lines(tree.path(file)))
+    values = {key.strip().lower(): value.strip() for key, equals, value in pairs if equals}
+    config = YoloConfig(file)
+    for key, value in values.items():
+        if key in CANONICAL and value:
+            config.sources[canonical(key)] = [value]
+    names = values.get("names", "").replace("\\", "/").rpartition("/")[2]
+    found = tree.file(parent(file), names) if names else None
+    if found is not None:
+        config.names = read_lines(tree.path(found))
+    return config
+
+
+def _names_beside(tree: Tree) -> list[str] | None:
+    """Class names of a text file, or of Label Studio's `notes.json`."""
+    for name in _NAME_FILES:
+        found = [file for file in tree.files if file.rpartition("/")[2].lower() == name]
+        lists = [lines for file in found if (lines := read_lines(tree.path(file)))]
+        if lists:
+            _same(lists, found, tree)
+            return lists[0]
+    for file in tree.files:
+        if file.rpartition("/")[2].lower() == "notes.json":
+            try:
+                entries = json.loads(tree.path(file).read_bytes().decode("utf-8-sig"))["categories"]
+                return [str(entry["name"]) for entry in sorted(entries, key=lambda entry: int(entry["id"]))]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{tree.path(file)} is no list of categories: {error!r}") from None
+    return None
+
+
+def _same(lists: Sequence[list[str]], files: Sequence[str], tree: Tree) -> None:
+    for other, file in zip(lists, files):
+        if other != lists[0]:
+            raise ValueError(f"{tree.path(files[0])} and {tree.path(file)} list different classes")

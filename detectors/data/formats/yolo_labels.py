@@ -1,0 +1,95 @@
+"""Lines of YOLO label files: boxes, polygons, oriented boxes and poses, as fractions of the picture.
+
+A line is a class and `center_x center_y width height`, perhaps with a sixth column (a score or a track), or with the
+keypoints of a pose; or a class and the corners of a polygon, of which an oriented box has four. DOTA's lines are eight
+corners in pixels, a class name and a difficulty.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Line(NamedTuple):
+    """A label: the class by number or by name, corners xyxy, and what is told about it."""
+
+    category: float | str
+    corners: tuple[float, float, float, float]
+    told: str = ""
+    pixels: bool = False
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A line that cannot be read."""
+
+    reason: str
+    kind: str
+
+
+_EXPECTED = "expected 5 numbers (class, center x, center y, width, height), or a class and the corners of a polygon"
+
+
+def read_line(line: str, keypoints: int | None = None) -> Line | Refused:
+    """A line as a label.
+
+    `keypoints` is the number of values that follow the box of a pose, if that is known.
+
+    >>> read_line("2 0.5 0.5 0.25 0.5")
+    Line(category=2.0, corners=(0.375, 0.25, 0.625, 0.75), told='', pixels=False, difficult=False)
+    """
+    texts = line.split()
+    try:
+        values = [float(text) for text in texts]
+    except ValueError:
+        return _read_dota(texts, line)
+    count = len(values)
+    if count < 5:
+        return Refused(f"{_EXPECTED}, got {count}: {line[:80]!r}", "a line has too few numbers")
+    if count == 5 or count == 6:
+        told = "" if count == 5 else "the sixth column is no part of a box: left out"
+        return _finished(values[0], _box(values), told, line)
+    pose = count - 5 == keypoints if keypoints is not None else _is_pose(values)
+    if pose:
+        return _finished(values[0], _box(values), "keypoints are left out", line)
+    if count % 2 == 1:
+        x, y = values[1::2], values[2::2]
+        told = "a polygon: the box around it"
+        return _finished(values[0], (min(x), min(y), max(x), max(y)), told, line)
+    return Refused(f"{_EXPECTED}, got {count}: {line[:80]!r}", "a line has an unknown number of columns")
+
+
+def _box(values: list[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = values[1:5]
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _is_pose(values: list[float]) -> bool:
+    """Triples of x, y and a visibility of 0, 1 or 2 follow the box; a polygon has no value of 2."""
+    seen = values[7::3]
+    if (len(values) - 5) % 3:
+        return False
+    return set(seen) <= {0.0, 1.0, 2.0} and (2.0 in seen or len(values) % 2 == 0)
+
+
+def _finished(category: float, corners: tuple[float, float, float, float], told: str, line: str) -> Line | Refused:
+    low, high = min(corners), max(corners)
+    if math.isfinite(low + high) and high > 2 and high - low > 2:
+        reason = f"coordinates are fractions of the picture, in 0..1; these look like pixels: {line[:80]!r}"
+        return Refused(reason, "coordinates look like pixels, not fractions")
+    return Line(category, corners, told)
+
+
+def _read_dota(texts: list[str], line: str) -> Line | Refused:
+    """Eight corners in pixels, a class name and perhaps a difficulty."""
+    try:
+        values = [float(text) for text in texts[:8]]
+        if len(values) < 8 or len(texts) not in (9, 10):
+            raise ValueError
+    except ValueError:
+        return Refused(f"{_EXPECTED}, got {line[:80]!r}", "a line is no list of numbers")
+    x, y = values[::2], values[1::2]
+    corners = (min(x), min(y), max(x), max(y))
+    told = "an oriented box: the upright box around it"
+    return Line(texts[8], corners, told, pixels=True, difficult=len(texts) == 10 and texts[9] in ("1", "2"))

@@ -1,0 +1,127 @@
+"""Picture files by the names that annotations give them, looked up as a person would."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from detectors.data.split_names import split_of_folders
+from detectors.data.tree import Tree, folded, join, without_suffix
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A picture's path, or the reason why there is none; `told` says how the name was read, if not as it stands.
+
+    `file` is its place in the tree, empty beyond the tree.
+    """
+
+    path: Path
+    file: str = ""
+    told: str = ""
+    reason: str = ""
+
+
+class PictureFinder:
+    """Looks up pictures of one split in a tree.
+
+    A name counts as it stands first, below each of `bases`. Otherwise it is read with slashes for backslashes, without
+    `%20` and the like, and without regard to case, to Unicode's composition, to folders that are not there and at last
+    to the suffix: the one picture of that name is taken and told. Of several, those with the longest common end of
+    folders count; if that leaves more than one, none is taken.
+
+    Args:
+        tree: the files.
+        bases: folders of the tree, likeliest first.
+        within: only pictures below this folder are matched by their names alone.
+        split: pictures in folders of other splits are not matched by their names alone.
+    """
+
+    def __init__(self, tree: Tree, bases: Sequence[str], *, within: str = "", split: str | None = None) -> None:
+        self.tree = tree
+        self.bases = list(dict.fromkeys(bases))
+        self.within = within
+        self.split = split
+
+    def find(self, name: str) -> Found:
+        """The picture of a name."""
+        known = self.tree.known
+        for base in self.bases:
+            file = f"{base}/{name}" if base else name
+            if file in known:
+                return Found(self.tree.path(file), file)
+        return self._outside(name) or self._by_name(_plain(name))
+
+    def _outside(self, name: str) -> Found | None:
+        """A picture beyond the tree, or by a path with dots in it."""
+        if os.path.isabs(name):
+            return Found(Path(name)) if os.path.isfile(name) else None
+        if "./" in name:
+            for base in self.bases:
+                file = join(base, name)
+                if file in self.tree.known:
+                    return Found(self.tree.path(file), file)
+                if file.startswith("../") and os.path.isfile(self.tree.path(file)):
+                    return Found(Path(os.path.normpath(self.tree.path(file))))
+        return None
+
+    def _by_name(self, name: str) -> Found:
+        parts = [part for part in folded(name).split("/") if part not in ("", ".", "..")]
+        expected = self.tree.path(join(self.bases[0], name)) if not os.path.isabs(name) else Path(name)
+        if not parts:
+            return Found(expected, reason="the image has no file name")
+        candidates = self._files.get(parts[-1]) or self._stems.get(without_suffix(parts[-1]))
+        candidates = candidates or self._stems.get(parts[-1]) or []
+        common = [_common_end(parts, folded(file).split("/")) for file in candidates]
+        best = [file for file, count in zip(candidates, common) if count == max(common)]
+        for base in self.bases:
+            here = [file for file in best if file.rpartition("/")[0] == base]
+            if len(here) == 1:
+                best = here
+                break
+        if len(best) == 1:
+            return Found(self.tree.path(best[0]), best[0], told=f"read from {best[0]}")
+        if best:
+            return Found(expected, reason=f"the image file is missing, and {len(best)} others could be it: {best[:3]}")
+        return Found(expected, reason="the image file is missing")
+
+    @cached_property
+    def _searched(self) -> list[str]:
+        files = self.tree.inside(self.within, self.tree.pictures)
+        if self.split is None:
+            return files
+        return [file for file in files if split_of_folders(file) in (None, self.split)]
+
+    @cached_property
+    def _files(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for file in self._searched:
+            found.setdefault(folded(file.rpartition("/")[2]), []).append(file)
+        return found
+
+    @cached_property
+    def _stems(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for file in self._searched:
+            found.setdefault(folded(without_suffix(file.rpartition("/")[2])), []).append(file)
+        return found
+
+
+def _plain(name: str) -> str:
+    """A name with slashes, without the host and the escapes of an address and without a drive."""
+    if "://" in name:
+        name = urlsplit(name).path
+    name = name.replace("\\", "/")
+    return unquote(name) if "%" in name else name
+
+
+def _common_end(sought: list[str], file: list[str]) -> int:
+    """How many folders two paths have in common, counted from their ends."""
+    count = 0
+    for one, other in zip(reversed(sought[:-1]), reversed(file[:-1])):
+        if one != other:
+            break
+        count += 1
+    return count

@@ -1,0 +1,126 @@
+"""The files below a folder, found once: every reader looks them up here instead of asking the file system again."""
+
+import os
+import unicodedata
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from detectors.data.images import SUFFIXES
+
+
+def folded(name: str) -> str:
+    """A name as a file system that ignores case and Unicode's composition compares it."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file name has the suffix of a picture."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+class Tree:
+    """Files and folders below `root` as relative paths with slashes, sorted; `""` is the root itself.
+
+    Hidden files and folders (`.ipynb_checkpoints`, `._a.jpg`, `__MACOSX`) are left out; links to folders are followed,
+    each folder once.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> (root / "Images").mkdir()
+    >>> (root / "Images" / "a.jpg").touch()
+    >>> tree = Tree(root)
+    >>> tree.files, tree.folder("", "images")
+    (['Images/a.jpg'], 'Images')
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: list[str] = []
+        self.folders: list[str] = []
+        seen: set[str] = set()
+        for path, names, files in os.walk(root, followlinks=True):
+            real = os.path.realpath(path)
+            if real in seen:
+                names.clear()
+                continue
+            seen.add(real)
+            names[:] = sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")
+            below = os.path.relpath(path, root).replace(os.sep, "/")
+            folder = "" if below == "." else below
+            self.folders.append(folder)
+            start = f"{folder}/" if folder else ""
+            self.files += [start + name for name in files if not name.startswith(".")]
+        self.files.sort()
+
+    @cached_property
+    def pictures(self) -> list[str]:
+        """The files that are pictures by their suffix."""
+        return [file for file in self.files if is_picture(file)]
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The files, for look-ups."""
+        return frozenset(self.files)
+
+    @cached_property
+    def _files_by_fold(self) -> dict[str, list[str]]:
+        return _by_fold(self.files)
+
+    @cached_property
+    def _folders_by_fold(self) -> dict[str, list[str]]:
+        return _by_fold(self.folders)
+
+    def path(self, file: str) -> Path:
+        """The path of a relative one."""
+        return self.root / file
+
+    def file(self, folder: str, name: str) -> str | None:
+        """The file of that name in a folder; in another case if there is only one."""
+        return _pick(join(folder, name), self.known, self._files_by_fold)
+
+    def folder(self, folder: str, name: str) -> str | None:
+        """The folder of that name in a folder; in another case if there is only one."""
+        return _pick(join(folder, name), frozenset(), self._folders_by_fold)
+
+    def first_folder(self, folder: str, names: tuple[str, ...]) -> str | None:
+        """The first of some folders in a folder that there is."""
+        return next((found for name in names if (found := self.folder(folder, name)) is not None), None)
+
+    def inside(self, folder: str, files: list[str]) -> list[str]:
+        """Those of some files that lie below a folder."""
+        return [file for file in files if file.startswith(f"{folder}/")] if folder else files
+
+
+def join(folder: str, name: str) -> str:
+    """Two relative paths as one, without `.` and with `..` resolved where it can be."""
+    return os.path.normpath(f"{folder}/{name}" if folder else name).replace(os.sep, "/").removeprefix("./")
+
+
+def parent(file: str) -> str:
+    """The folder of a relative path."""
+    return file.rpartition("/")[0]
+
+
+def stem(file: str) -> str:
+    """The name of a relative path without folder and suffix."""
+    return PurePosixPath(file).stem
+
+
+def without_suffix(file: str) -> str:
+    """A relative path without its suffix."""
+    return os.path.splitext(file)[0]
+
+
+def _by_fold(names: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(folded(name), []).append(name)
+    return found
+
+
+def _pick(name: str, known: frozenset[str], by_fold: dict[str, list[str]]) -> str | None:
+    name = "" if name == "." else name
+    if name in known:
+        return name
+    found = by_fold.get(folded(name), [])
+    return name if name in found else found[0] if len(found) == 1 else None
