@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-COMMANDS = ("train", "eval", "predict", "check", "export", "demo", "info", "models")
+COMMANDS = ("train", "eval", "predict", "check", "convert", "export", "demo", "info", "models")
 
 # What a user's input can cause. Anything else is a defect of ours and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, OSError)

@@ -1,75 +1,124 @@
 """`python -m detectors check`: the health of a data folder."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from detectors.data import HealthReport
 
-SHOWN = 20
+# The presets' image size.
+_USUAL_SIZE = 320
+_WIDTH = 80
 
 
 @dataclass
 class Check:
-    """Report what training will use of a data folder and what it will drop; exits with 1 where there is a problem."""
+    """Report what training will use of a data folder and what it will drop; exits with 1 where there is an error."""
 
     data: Path
-    """Folder in COCO, Pascal VOC or YOLO layout."""
+    """Folder in COCO, Pascal VOC or YOLO layout, or its data.yaml, JSON file or zip archive."""
     json: Path | None = None
     """Write the report to this file: for each split `usable_images`, `usable_boxes`, `problems` and counts."""
     format: Literal["coco", "voc", "yolo"] | None = None
     """Layout of the data; found by its shape if not given."""
     samples: Path | None = None
     """Write a picture of samples with their boxes to this file."""
+    image_size: int | None = None
+    """Side of the model's images in pixels: an error if it leaves more than a tenth of the boxes under one pixel."""
     suggest_anchors: bool = False
-    """Propose anchor sizes for the boxes of the first split, with the recall that the matcher reaches."""
-    image_size: int = 320
-    """Side of the model's images that anchors are proposed for."""
+    """Propose anchor sizes for the boxes of the first split at --image-size, or 320, with the recall that the matcher
+    reaches."""
     num_maps: int = 6
     """Maps of the pyramid that anchors are proposed for."""
+    drop_empty_classes: bool = False
+    """Leave out classes that no box of the first split has."""
+    merge_classes: bool = False
+    """Make categories of one name one class instead of refusing them."""
+    cache: bool = True
+    """Do not decode again pictures that were decoded before and have not changed since."""
 
     def run(self) -> int:
         from detectors.data import check_dataset
+        from detectors.data.progress_bar import progress_bar
         from detectors.training.run_log import write_json
 
-        report = check_dataset(self.data, format=self.format)
+        self._check_options()
+        report = check_dataset(
+            self.data,
+            format=self.format,
+            image_size=self.image_size,
+            drop_empty=self.drop_empty_classes,
+            merge_classes=self.merge_classes,
+            cache=self.cache,
+            progress=progress_bar,
+        )
         show(report)
         if self.json is not None:
             self.json.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.json, report.to_json())
-        if self.samples is not None:
+        if self.samples is not None and report.datasets:
             report.save_samples(self.samples)
         if self.suggest_anchors:
             self._suggest(report)
+        print(report.verdict())
         return 0 if report.ok else 1
+
+    def _check_options(self) -> None:
+        """Refuse what cannot work before any picture is read.
+
+        Raises:
+            ValueError: names the option, what came and what was expected.
+        """
+        from detectors.data.images import SUFFIXES
+
+        if self.image_size is not None and self.image_size < 32:
+            raise ValueError(f"--image-size must be at least 32: got {self.image_size}")
+        if not 1 <= self.num_maps <= 12:
+            raise ValueError(f"--num-maps must lie between 1 and 12: got {self.num_maps}")
+        if self.samples is not None and self.samples.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"--samples is a picture to write, such as samples.png: got {self.samples}")
+        if self.json is not None and self.json.is_dir():
+            raise ValueError(f"--json is a file to write, such as health.json: {self.json} is a folder")
 
     def _suggest(self, report: "HealthReport") -> None:
         from detectors.data import suggest_anchors
 
         if not report.datasets:
             raise ValueError(f"no split of {self.data} can be loaded, so there are no boxes to fit anchors to")
-        found = suggest_anchors(next(iter(report.datasets.values())), self.image_size, self.num_maps)
+        dataset = next(iter(report.datasets.values()))
+        found = suggest_anchors(dataset, self.image_size or _USUAL_SIZE, self.num_maps)
         sizes = ",".join(f"{size:g}" for size in found.sizes)
         print(f"anchors: {found.default_recall:.1%} of the boxes have a default box of IoU 0.5 or more,")
         print(f"         {found.recall:.1%} with --settings anchor_sizes=[{sizes}]")
 
 
 def show(report: "HealthReport") -> None:
-    """Print the counts as tables, and the first problems."""
+    """Print the counts as tables, and problems by kind: errors, then notes."""
     from rich.console import Console
+
+    from detectors.data.problems import grouped
+
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=_WIDTH)
+    for title, rows in (("splits", report.rows()), ("boxes by class", report.class_rows())):
+        console.print(table(title, rows))
+    for group in grouped(report.problems):
+        for line in group.lines():
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Rows as a table that fits a terminal of 80 columns: numbers to the right, long names folded."""
+    from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    for title, rows in (("splits", report.rows()), ("boxes by class", report.class_rows())):
-        table = Table(title=title)
-        for name in rows[0] if rows else ():
-            table.add_column(name)
-        for row in rows:
-            table.add_row(*(str(value) for value in row.values()))
-        console.print(table)
-    problems = [problem for health in report.splits.values() for problem in health.problems]
-    for problem in problems[:SHOWN]:
-        console.print(f"{problem.where}: {problem.reason}", markup=False, highlight=False, soft_wrap=True)
-    if len(problems) > SHOWN:
-        console.print(f"and {len(problems) - SHOWN} more problems: see --json")
+    made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name, value in (rows[0] if rows else {}).items():
+        number = isinstance(value, int)
+        made.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(str(value)) for value in row.values()))
+    return made

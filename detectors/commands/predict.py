@@ -89,7 +89,7 @@ def find_images(inputs: tuple[str, ...], output: Path) -> list[Path]:
     """
     import glob
 
-    from detectors.data.images import SUFFIXES
+    from detectors.data.tree import Tree
 
     if not inputs:
         raise ValueError("name at least one image file, folder or pattern")
@@ -97,7 +97,8 @@ def find_images(inputs: tuple[str, ...], output: Path) -> list[Path]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            tree = Tree(path)
+            files = [tree.path(file) for file in tree.pictures]
             files = [file for file in files if output.resolve() not in file.resolve().parents]
         elif path.exists():
             files = [path]

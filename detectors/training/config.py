@@ -10,7 +10,17 @@ from detectors.models.settings import parse_settings
 
 # What a run may be resumed with although it began otherwise: nothing that changes the result.
 FREE_ON_RESUME = frozenset(
-    {"output", "workers", "device", "log_steps", "checkpoint_minutes", "max_skipped", "eval_batch_size", "data"}
+    {
+        "output",
+        "workers",
+        "device",
+        "log_steps",
+        "checkpoint_minutes",
+        "max_skipped",
+        "eval_batch_size",
+        "data",
+        "cache",
+    }
 )
 
 
@@ -19,7 +29,7 @@ class TrainConfig:
     """Train a detector on a folder of annotated pictures."""
 
     data: Path | None = None
-    """Folder in COCO, Pascal VOC or YOLO layout."""
+    """Folder in COCO, Pascal VOC or YOLO layout, or its data.yaml, JSON file or zip archive."""
     model: str | None = None
     """Name of a detector; `python -m detectors models` lists them."""
     output: Path | None = None
@@ -30,8 +40,18 @@ class TrainConfig:
     """Split to learn from."""
     val_split: str | None = None
     """Split that chooses the best checkpoint; `val`, or else `test`, if not given."""
+    val_fraction: float | None = None
+    """Share of the training images to set aside and evaluate on, where the data has one split only."""
+    split_seed: int = 0
+    """Of the choice of those images."""
+    drop_empty_classes: bool = False
+    """Leave out classes that no box of the training split has."""
+    merge_classes: bool = False
+    """Make categories of one name one class instead of refusing them."""
+    cache: bool = True
+    """Do not decode again pictures that were decoded before and have not changed since."""
     strict: bool = False
-    """Refuse data with any problem instead of dropping what is bad."""
+    """Refuse data with any error instead of dropping what is bad."""
 
     epochs: int = 60
     """Passes over the data."""
@@ -123,6 +143,10 @@ class TrainConfig:
             raise ValueError(f"--ema must lie in [0, 1): got {self.ema}")
         if self.eval_every is not None and self.eval_every < 1:
             raise ValueError(f"--eval-every must be at least 1: got {self.eval_every}")
+        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
+            raise ValueError(f"--val-fraction must lie between 0 and 1: got {self.val_fraction}")
+        if self.val_fraction is not None and self.val_split is not None:
+            raise ValueError("--val-fraction and --val-split are two sources of images to evaluate on: give one")
         if self.pretrained and self.backbone_weights not in ("auto", "none"):
             raise ValueError("--pretrained and --backbone-weights are two sources of the same weights: give one")
 

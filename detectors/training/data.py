@@ -1,10 +1,12 @@
 """From a data folder to batches on the device, dealt out to the processes of a run."""
 
 import hashlib
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -12,9 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from detectors.data import DetectionDataset, evaluation_transforms, find_splits, load_dataset, training_transforms
+from detectors.data import DataFolder, DetectionDataset, evaluation_transforms, hold_out, training_transforms
 from detectors.data.dataset import Sample, Transforms
-from detectors.data.records import Problem
+from detectors.data.problems import Problem, errors, grouped
+from detectors.data.progress_bar import progress_bar
+from detectors.data.visible import size_problem
 from detectors.training.config import TrainConfig
 from detectors.training.run_log import LOGGER
 
@@ -56,43 +60,59 @@ def open_datasets(config: TrainConfig) -> tuple[DetectionDataset, DetectionDatas
 
 def _open_datasets(config: TrainConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
     assert config.data is not None  # by TrainConfig.check
-    splits = find_splits(config.data, config.format)
-    train = load_dataset(config.data, config.train_split, format=config.format, seed=config.seed)
-    candidates = [config.val_split] if config.val_split else [name for name in ("val", "test") if name in splits]
-    val = None
-    if candidates:
-        val = load_dataset(
-            config.data,
-            candidates[0],
-            format=config.format,
-            transforms=evaluation_transforms(),
-            class_names=train.class_names,
-        )
-    if not any(len(record.labels) for record in train.records):
+    folder = DataFolder(config.data, config.format, merge_classes=config.merge_classes)
+    load = partial(folder.load, cache=config.cache, progress=progress_bar)
+    train = load(config.train_split, seed=config.seed, drop_empty=config.drop_empty_classes)
+    if not any((~record.crowd).any() for record in train.records):
         raise ValueError(f"split '{config.train_split}' of {config.data} has images but not one usable box")
-    for name, dataset in ((config.train_split, train), (candidates[0] if candidates else "", val)):
+    others = [name for name in ("val", "test") if name in folder.splits and name != config.train_split]
+    name, val = config.val_split or next(iter(others), None), None
+    if config.val_fraction is not None:
+        if "val" in others:
+            raise ValueError(f"{config.data} has a split 'val' to evaluate on: leave out --val-fraction")
+        train, val = hold_out(train, config.val_fraction, config.split_seed)
+        val.transforms = evaluation_transforms()
+        name = f"held out of {config.train_split}"
+    elif name is not None:
+        val = load(name, transforms=evaluation_transforms(), class_names=train.class_names)
+    for split, dataset in ((config.train_split, train), (name, val)):
         if dataset is not None:
-            report_problems(name, dataset.problems, strict=config.strict)
+            if dataset is train or config.val_fraction is None:
+                report_problems(str(split), dataset.problems, strict=config.strict)
             boxes = sum(len(record.labels) for record in dataset.records)
-            LOGGER.info("%s: %d images, %d boxes, %d classes", name, len(dataset), boxes, len(dataset.class_names))
+            LOGGER.info("%s: %d images, %d boxes, %d classes", split, len(dataset), boxes, len(dataset.class_names))
     if val is None:
-        LOGGER.warning("no split to evaluate on (%s has only %s): best is last", config.data, ", ".join(splits))
+        LOGGER.warning(
+            "no split to evaluate on (%s has only %s): best is last; --val-fraction 0.1 would hold images out",
+            config.data,
+            ", ".join(folder.splits),
+        )
     return train, val
 
 
 def report_problems(split: str, problems: list[Problem], *, strict: bool, shown: int = 5) -> None:
-    """Say what was dropped or changed, and where.
+    """Say what was dropped or changed, and where: equal problems once, with their number.
 
     Raises:
-        ValueError: with `strict`, if there is anything.
+        ValueError: with `strict`, if there is an error.
     """
-    if not problems:
-        return
-    first = "; ".join(f"{problem.where}: {problem.reason}" for problem in problems[:shown])
-    rest = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
-    if strict:
-        raise ValueError(f"split '{split}' has {len(problems)} problems and --strict refuses them: {first}{rest}")
-    LOGGER.warning("%s: %d problems, dropped or clipped (see `check`): %s%s", split, len(problems), first, rest)
+    bad = errors(problems)
+    if bad and strict:
+        first = "; ".join(f"{problem.where}: {problem.reason}" for problem in bad[:shown])
+        raise ValueError(f"split '{split}' has {len(bad)} errors and --strict refuses them: {first}")
+    if bad:
+        LOGGER.warning("%s: %d errors, dropped (see `check`)", split, len(bad))
+    for group in grouped(problems):
+        level = logging.WARNING if group.severity == "error" else logging.INFO
+        problem = group.problems[0]
+        count = f" (the first of {len(group.problems)})" if len(group.problems) > 1 else ""
+        LOGGER.log(level, "%s: %s: %s%s", split, problem.where, problem.reason, count)
+
+
+def warn_of_small_boxes(dataset: DetectionDataset, image_size: tuple[int, int]) -> None:
+    """Say how many boxes are under one pixel at the detector's image size."""
+    for problem in size_problem(dataset.records, image_size, "train"):
+        LOGGER.warning("%s: %s", problem.where, problem.reason)
 
 
 def augmentation(config: TrainConfig, image_size: tuple[int, int]) -> Transforms:

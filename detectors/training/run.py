@@ -13,7 +13,7 @@ from detectors.models.zoo import create_detector
 from detectors.training.allocator import keep_freed_memory
 from detectors.training.backbone_weights import load_backbone_weights, package_for
 from detectors.training.config import TrainConfig, differences, given, read_config
-from detectors.training.data import augmentation, fingerprint, open_datasets
+from detectors.training.data import augmentation, fingerprint, open_datasets, warn_of_small_boxes
 from detectors.training.loop import Loop
 from detectors.training.metrics import Metrics, Progress
 from detectors.training.pictures import draw_results
@@ -78,6 +78,7 @@ def train(
             prepare(model)
         if model.image_size is None:
             raise ValueError(f"{config.model} has no image size of its own: give --image-size")
+        warn_of_small_boxes(train_set, model.image_size)
         train_set.transforms = augmentation(config, model.image_size)
         loop = Loop(config, accelerator, model, train_set, val_set, folder)
         if resume:

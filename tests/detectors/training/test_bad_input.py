@@ -65,10 +65,10 @@ def test_unknown_classes_are_dropped_and_told_or_refused(own_data: Path, tmp_pat
         content["annotations"][0]["category_id"] = 99
 
     edit(own_data / "train.json", spoil)
-    with pytest.raises(ValueError, match=r"1 problems and --strict refuses them: .*category id 99"):
+    with pytest.raises(ValueError, match=r"1 errors and --strict refuses them: .*category id 99"):
         train(tiny_config(own_data, tmp_path / "run", strict=True))
     assert train(tiny_config(own_data, tmp_path / "run", epochs=1))
-    assert "train: 1 problems, dropped or clipped" in (tmp_path / "run/train.log").read_text()
+    assert "train: 1 errors, dropped" in (tmp_path / "run/train.log").read_text()
 
 
 def test_class_names_that_differ_between_splits(own_data: Path, tmp_path: Path) -> None:
