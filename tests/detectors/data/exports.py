@@ -280,9 +280,8 @@ def yolo_corners(kind: str, box: tuple[int, ...], size: tuple[int, int]) -> str:
 
 
 def yolo_polygon(kind: str, box: tuple[int, ...], size: tuple[int, int]) -> str:
-    x1, y1, x2, y2 = box
-    more = f" {(x1 + x2) / 2 / size[0]:.8f} {y1 / size[1]:.8f}"
-    return yolo_corners(kind, box, size) + more
+    left, top, right, _ = box
+    return yolo_corners(kind, box, size) + f" {(left + right) / 2 / size[0]:.8f} {top / size[1]:.8f}"
 
 
 def save_labels(folder: Path, line: Callable[[str, tuple[int, ...], tuple[int, int]], str] = yolo_box) -> None:
