@@ -139,8 +139,9 @@ def init_weights(module: nn.Module, *, deviation: float | None = None) -> None:
                 m.weight.data.mul_(m.groups**0.5)
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
-    for conv in normalized_convs(module) if deviation is not None else ():
-        nn.init.normal_(conv.weight, std=deviation)
+    if deviation is not None:
+        for conv in normalized_convs(module):
+            nn.init.normal_(conv.weight, std=deviation)
 
 
 def normalized_convs(module: nn.Module) -> list[nn.Conv2d]:

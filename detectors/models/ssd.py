@@ -100,7 +100,7 @@ class SSD(Detector, DetectorMethods):
         self.register_buffer("image_std", torch.tensor(image_std).view(-1, 1, 1), persistent=False)
         if self.image_size is not None:
             # Nothing depends on these, but what does not fit is said here rather than at the first image.
-            self.anchors(self.image_size, pyramid.output_sizes(self.image_size), device="meta")
+            self.anchors(self.image_size, pyramid.output_sizes(self.image_size), device=torch.device("meta"))
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None, *, validate: bool | None = None

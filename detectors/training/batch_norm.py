@@ -32,9 +32,9 @@ def start_statistics(model: nn.Module, forward: Callable[[], object]) -> int:
     >>> start_statistics(norm, lambda: norm(torch.tensor([[1.0], [3.0]]))), norm.running_mean.item()
     (1, 2.0)
     """
-    norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.running_mean is not None]
+    norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
-    fresh = [not norm.running_mean.any() and bool((norm.running_var == 1).all()) for norm in norms]
+    fresh = [_has_seen_nothing(norm) for norm in norms]
     if not any(fresh):
         return 0
     for norm, is_fresh in zip(norms, fresh):
@@ -45,6 +45,11 @@ def start_statistics(model: nn.Module, forward: Callable[[], object]) -> int:
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum
     return sum(fresh)
+
+
+def _has_seen_nothing(norm: _BatchNorm) -> bool:
+    mean, variance = norm.running_mean, norm.running_var
+    return mean is not None and variance is not None and not mean.any() and bool((variance - 1).abs().sum() == 0)
 
 
 def quicken_batch_norms(model: nn.Module, steps: int) -> int:
