@@ -123,7 +123,7 @@ def check_dataset(
     raised. Every image is decoded.
 
     Args:
-        folder, format, merge_classes, cache, progress: as of `load_dataset`.
+        folder: as of `load_dataset`, and so are `format`, `merge_classes`, `cache` and `progress`.
         image_size: side, or (height, width), to which pictures will be stretched: boxes under a pixel there are named.
         drop_empty: leave out classes that no box of the first split has.
 
