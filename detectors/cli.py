@@ -4,20 +4,23 @@ Each command is a dataclass in `detectors.commands`, of which tyro makes the arg
 """
 
 import importlib
+import io
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 COMMANDS = ("train", "eval", "predict", "check", "convert", "export", "demo", "info", "models")
-
-# What a user's input can cause. Anything else is a defect of ours and keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, OSError)
+# Folders of this project's packages.
+_ROOTS = tuple(Path(__file__).parents[1] / package for package in ("pyramids", "detectors", "benchmarks"))
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; `args` are those of the process if None.
 
-    An error that comes of the input becomes one line on stderr and the exit code 2, as bad arguments do.
+    An error that comes of the input becomes one line on stderr and the exit code 2, as bad arguments do. A defect, and
+    with `--debug` any error, keeps its traceback.
 
     Raises:
         SystemExit: from the parser: 0 after `--help`, 2 for arguments that do not fit.
@@ -56,12 +59,19 @@ def run_command(
         import tyro
     except ImportError:
         return _fail("the command line needs tyro and rich: pip install 'feature-pyramids[train]'")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a class name that the terminal cannot show is no reason to stop
+    args = sys.argv[1:] if args is None else list(args)
+    debug = "--debug" in args
     command = tyro.extras.subcommand_cli_from_dict(
         {name: command_class(package, name) for name in names},
         prog=f"python -m {program}",
-        description=description,
-        args=sys.argv[1:] if args is None else list(args),
+        description=f"{description} With --debug, every error shows its traceback.",
+        args=[arg for arg in args if arg != "--debug"],
     )
+    if hasattr(command, "explicit"):
+        command.explicit = named_options(args)
     try:
         code: int = command.run()
     except KeyboardInterrupt:
@@ -71,9 +81,34 @@ def run_command(
         if error.name is None or error.name.split(".")[0] in ("benchmarks", "detectors", "pyramids"):
             raise
         return _fail(f"this command needs {error.name}: pip install 'feature-pyramids[train,export]'")
-    except USER_ERRORS as error:
+    except (ValueError, TypeError, OSError) as error:
+        if debug or not meant_for_users(error):
+            raise
         return _fail(" ".join(str(error).split()) or type(error).__name__)
     return code
+
+
+def named_options(args: Sequence[str]) -> frozenset[str]:
+    """Names of the options on a command line, as fields of a command, whatever their values.
+
+    >>> sorted(named_options(["train", "--batch-size", "8", "--no-flip", "--lr=1e-3"]))
+    ['batch_size', 'flip', 'lr']
+    """
+    words = (arg.partition("=")[0] for arg in args if arg.startswith("--"))
+    return frozenset(word.removeprefix("--").removeprefix("no-").replace("-", "_") for word in words)
+
+
+def meant_for_users(error: Exception) -> bool:
+    """Whether an error says what is wrong with a user's input, and is no defect.
+
+    Such are errors of files, and those that a `raise` statement of this project made. One that came up in an
+    expression, or inside another library, was not foreseen.
+    """
+    if isinstance(error, OSError):
+        return True
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    ours = any(Path(last.filename).is_relative_to(root) for root in _ROOTS)
+    return ours and (last.line or "").startswith("raise ")
 
 
 def command_class(package: str, name: str) -> Any:

@@ -1,11 +1,16 @@
 """Pictures of detections: boxes with labels and scores drawn on images, for notebooks and files."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, make_grid
+
+# Of names in fonts other than the default one, in pixels.
+FONT_SIZE = 12
+LONGEST_NAME = 30
 
 
 def draw_detections(
@@ -50,7 +55,8 @@ def draw_detections(
     if scores is not None:
         rows = sorted(rows, key=lambda row: float(scores[row]))  # the surest on top
     kinds = [int(labels[row]) for row in rows]
-    names = [class_names[kind - 1] if class_names else str(kind) for kind in kinds]
+    known, font = drawable(class_names or ())
+    names = [known[kind - 1] if class_names else str(kind) for kind in kinds]
     texts = [name if scores is None else f"{name} {scores[row]:.2f}" for name, row in zip(names, rows)]
     drawn: Tensor = draw_bounding_boxes(
         canvas,
@@ -59,6 +65,8 @@ def draw_detections(
         colors=[class_color(kind) for kind in kinds],
         label_colors="black",
         fill_labels=True,
+        font=font,
+        font_size=None if font is None else FONT_SIZE,
         width=max(1, round(min(height, width) / 200)),
     )
     return drawn
@@ -104,6 +112,50 @@ def save_detections(
     drawn = draw_detections(image, detections, class_names, threshold)
     # Level 1 writes several times as fast as the default for a file some percent larger.
     Image.fromarray(drawn.permute(1, 2, 0).numpy()).save(path, format="PNG", compress_level=1)
+
+
+def drawable(names: Sequence[str]) -> tuple[list[str], str | None]:
+    """Class names as they can be drawn, and the font file that has their letters; None means the default font.
+
+    Names with letters that no font of this machine has become `class 1` and so on; long ones are shortened.
+
+    >>> drawable(["cat", "dog"])
+    (['cat', 'dog'], None)
+    >>> drawable(["\U000e0001"])[0]
+    ['class 1']
+    """
+    short = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..." for name in names]
+    short = [" ".join(name.split()) for name in short]
+    if all(name.isascii() for name in short):
+        return short, None
+    letters = [{ord(letter) for letter in name} for name in short]
+    shown: list[bool] = []
+    best = None
+    for font in _fonts():
+        covered = [needed <= _letters(font) for needed in letters]
+        if best is None or sum(covered) > sum(shown):
+            best, shown = font, covered
+        if all(covered):
+            break
+    return [name if there else f"class {i}" for i, (name, there) in enumerate(zip(short, shown), start=1)], best
+
+
+@cache
+def _fonts() -> list[str]:
+    """Font files of this machine; the first one comes with matplotlib and has Latin, Greek and Cyrillic letters."""
+    from matplotlib import font_manager
+
+    return [font_manager.findfont("DejaVu Sans"), *sorted(font_manager.findSystemFonts())]
+
+
+@cache
+def _letters(font: str) -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(FT2Font(font).get_charmap())
+    except RuntimeError:  # no font that FreeType can read
+        return frozenset()
 
 
 def class_color(label: int) -> tuple[int, int, int]:

@@ -154,6 +154,7 @@ def describe(model: SSD) -> dict[str, Any]:
         "image_std": model.image_std.flatten().tolist(),
         "antialias": model.antialias,
         "class_names": model.class_names,
+        "category_ids": model.category_ids,
         "anchor_sizes": anchors["anchor_sizes"],
         "aspect_ratios": anchors["aspect_ratios"],
         "anchor_steps": anchors["steps"],

@@ -1,5 +1,7 @@
 """`python -m detectors eval`: COCO's figures of a checkpoint on a data set."""
 
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +13,17 @@ class Eval:
 
     data: Path
     """Folder in COCO, Pascal VOC or YOLO layout."""
-    checkpoint: Path
-    """A run's folder (its best checkpoint), a saved detector, or a .pth checkpoint of M2Det's authors."""
+    checkpoint: str
+    """A run's folder (its best checkpoint), a saved detector, a .pth checkpoint of M2Det's authors, or the name of a
+    detector on the Hub."""
     split: str | None = None
     """Split to evaluate on; `test`, or else `val`, if not given."""
     json: Path | None = None
     """Write the figures to this file."""
+    detections: Path | None = None
+    """Write the detections to this file as COCO's results list, with the ids of the data: COCO.loadRes takes it."""
+    min_score: float = 0.0
+    """Write detections of at least this score. The figures count all."""
     pictures: Path | None = None
     """Write pr.png and detections.png to this folder."""
     format: Literal["coco", "voc", "yolo"] | None = None
@@ -25,6 +32,9 @@ class Eval:
     """Side to which images are stretched for the authors' checkpoints; others know theirs."""
     batch_size: int = 16
     """Images at once."""
+    max_detections: int = 100
+    """Detections per image that count for AP, as in COCO, and that the detector gives at least. Raise it for data with
+    more objects per image."""
     workers: int = 0
     """Processes that load images; 0 loads in this one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -32,14 +42,16 @@ class Eval:
 
     def run(self) -> int:
         from detectors.commands.predict import choose_device
+        from detectors.commands.progress import progress_bar
         from detectors.data import evaluation_transforms, find_splits, load_dataset
         from detectors.saving import load
-        from detectors.training.evaluation import CocoResult, detect
+        from detectors.training.evaluation import CocoResult, allow_detections, crowding, detect
         from detectors.training.pictures import draw_comparison, draw_precision
         from detectors.training.run_log import write_json
 
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size must be at least 1: got {self.batch_size}")
+        for name, value in (("batch-size", self.batch_size), ("max-detections", self.max_detections)):
+            if value < 1:
+                raise ValueError(f"--{name} must be at least 1: got {value}")
         splits = find_splits(self.data, self.format)
         split = self.split or next((name for name in ("test", "val") if name in splits), splits[0])
         device = choose_device(self.device)
@@ -52,11 +64,22 @@ class Eval:
             class_names=detector.class_names,
         )
         if len(dataset.class_names) != detector.num_classes - 1:
-            found, known = len(dataset.class_names), detector.num_classes - 1
-            raise ValueError(f"{self.data} has {found} classes, but {self.checkpoint} knows {known}")
-        result = CocoResult(dataset, detect(detector, dataset, batch_size=self.batch_size, workers=self.workers))
+            have, known = len(dataset.class_names), detector.num_classes - 1
+            raise ValueError(f"{self.data} has {have} classes, but {self.checkpoint} knows {known}")
+        allow_detections(detector, self.max_detections)
+        warning = crowding(split, dataset, self.max_detections)
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr)
+        began = time.perf_counter()
+        with progress_bar(len(dataset)) as advance:
+            found = detect(detector, dataset, batch_size=self.batch_size, workers=self.workers, progress=advance)
+        speed = len(dataset) / (time.perf_counter() - began)
+        result = CocoResult(dataset, found, max_detections=self.max_detections)
         report = result.report()
-        show(report, f"{split}: {len(dataset)} images")
+        show(report, f"{split}: {len(dataset)} images, {speed:.1f} images/s")
+        if self.detections is not None:
+            self.detections.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.detections, [entry for entry in found if entry["score"] >= self.min_score])
         if self.json is not None:
             self.json.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.json, {**report, "split": split, "images": len(dataset)})
@@ -71,13 +94,14 @@ def show(report: dict[str, Any], title: str) -> None:
     """Print the figures as a table, classes below them."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text  # class names may look like rich's markup
 
-    table = Table(title=title)
+    table = Table(title=Text(title))
     for name in ("", "AP", "AP50", "AP75", "APs", "APm", "APl"):
         table.add_column(name, justify="right" if name else "left")
     table.add_row("all", *(_figure(report[name]) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")))
     for name, figures in report["classes"].items():
-        table.add_row(name, _figure(figures["AP"]), _figure(figures["AP50"]), "", "", "", "")
+        table.add_row(Text(name), _figure(figures["AP"]), _figure(figures["AP50"]), "", "", "", "")
     Console().print(table)
 
 

@@ -1,6 +1,7 @@
-"""`python -m detectors predict`: boxes in image files."""
+"""`python -m detectors predict`: boxes in image and video files."""
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +11,7 @@ import tyro
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from detectors.inference.results import Found
     from detectors.models.detector import Detector
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -17,16 +19,28 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 @dataclass
 class Predict:
-    """Detect objects in image files; draw them and write them to detections.json."""
+    """Detect objects in image and video files; draw them and write them to a file.
+
+    The folder gets a drawing of each file, the detections, and images.json: the images with their ids and the classes,
+    in COCO's layout.
+    """
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Image files, folders of them (searched through) and patterns such as 'photos/*.jpg'."""
-    checkpoint: Path
-    """A run's folder, a saved detector, or a .pth checkpoint of M2Det's authors."""
+    """Image and video files, folders of images (searched through) and patterns such as 'photos/*.jpg'. Videos need the
+    extra `video`."""
+    checkpoint: str
+    """A run's folder, a saved detector, a .pth checkpoint of M2Det's authors, or a detector's name on the Hub."""
     output: Path
-    """Folder for the drawn images and detections.json."""
+    """Folder for the drawings and the detections."""
+    format: Literal["coco", "supervision", "csv"] = "coco"
+    """coco: detections.json as COCO.loadRes takes it; supervision: detections.json with the fields of its JSONSink;
+    csv: detections.csv with a row per detection."""
+    min_score: float = 0.0
+    """Write detections of at least this score."""
     threshold: float = 0.3
-    """Draw boxes of at least this score. detections.json has all that the detector gives."""
+    """Draw boxes of at least this score."""
+    annotations: Path | None = None
+    """A COCO file that names the images: its image ids are written. Otherwise images count from 1."""
     image_size: int = 512
     """Side to which images are stretched for the authors' checkpoints; others know theirs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -38,50 +52,150 @@ class Predict:
 
     def run(self) -> int:
         import torch
-        from rich.progress import track
 
-        from detectors.drawing import save_detections
+        from detectors.inference.results import SUFFIXES, write_results
         from detectors.saving import load
 
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold is a score in 0..1: got {self.threshold}")
-        files = find_images(self.inputs, self.output)
+        for name, value in (("threshold", self.threshold), ("min-score", self.min_score)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"--{name} is a score in 0..1: got {value}")
+        files = find_inputs(self.inputs, self.output)
+        ids = None if self.annotations is None else read_image_ids(self.annotations)
         detector = load(self.checkpoint, image_size=self.image_size).to(choose_device(self.device))
         deployed = detector.deploy(dtype=getattr(torch, PRECISIONS[self.precision]), compile=self.compile)
         names = detector.class_names or [str(label) for label in range(1, detector.num_classes)]
+        categories = detector.category_ids or list(range(1, detector.num_classes))
         self.output.mkdir(parents=True, exist_ok=True)
-        drawings = drawing_paths(files, self.output)
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        failures: list[str] = []
-        for file, drawing in zip(track(files, "Detecting", disable=not sys.stderr.isatty()), drawings):
-            try:
-                image = read_tensor(file)
-                detections = detect(deployed, image)
-            except ValueError as error:
-                failures.append(f"{file}: {error}")
-                continue
-            save_detections(drawing, image, detections, names, threshold=self.threshold)
-            images.append(
-                {
-                    "id": len(images) + 1,
-                    "file_name": str(file),
-                    "height": image.shape[1],
-                    "width": image.shape[2],
-                    "drawing": drawing.name,
-                }
-            )
-            annotations += coco_annotations(detections, image_id=len(images), first_id=len(annotations) + 1)
-        categories = [{"id": label, "name": name} for label, name in enumerate(names, start=1)]
-        written = {"images": images, "annotations": annotations, "categories": categories}
-        write_json(self.output / "detections.json", written)
-        print(f"{len(annotations)} detections in {len(images)} images: {self.output / 'detections.json'}")
-        for failure in failures:
+        session = Session(deployed, names, self.threshold, self.min_score, ids)
+        session.run(files, drawing_paths(files, self.output))
+
+        results = self.output / f"detections{SUFFIXES[self.format]}"
+        write_results(results, session.found, self.format, names, categories)
+        listed = [{"id": number, "name": name} for number, name in zip(categories, names)]
+        write_json(self.output / "images.json", {"images": session.images, "annotations": [], "categories": listed})
+        count = sum(len(one.detections["scores"]) for one in session.found)
+        print(f"{count} detections in {len(session.found)} images, {session.speed():.1f} images/s: {results}")
+        for failure in session.failures:
             print(f"error: {failure}", file=sys.stderr)
-        return 1 if failures else 0
+        return 1 if session.failures else 0
 
 
-def find_images(inputs: tuple[str, ...], output: Path) -> list[Path]:
+class Session:
+    """Detects in files one after the other, draws, and collects what it finds.
+
+    Args:
+        detector: deployed.
+        names: of the classes.
+        threshold: least score of a drawn box.
+        min_score: least score of a detection that is kept.
+        ids: image ids by file name; None counts from 1.
+    """
+
+    def __init__(
+        self,
+        detector: "Detector",
+        names: list[str],
+        threshold: float,
+        min_score: float,
+        ids: dict[str, int] | None,
+    ) -> None:
+        self.detector, self.names = detector, names
+        self.threshold, self.min_score, self.ids = threshold, min_score, ids
+        self.found: list[Found] = []
+        self.images: list[dict[str, Any]] = []
+        self.failures: list[str] = []
+        self._seconds = 0.0
+
+    def speed(self) -> float:
+        """Images a second, reading and drawing included."""
+        return len(self.found) / self._seconds if self._seconds else 0.0
+
+    def run(self, files: list[Path], drawings: list[Path]) -> None:
+        """Go through the files; one that cannot be read is noted in `failures`."""
+        from detectors.commands.progress import progress_bar
+
+        began = time.perf_counter()
+        # Nobody knows how many frames a video has before its last one.
+        total = None if any(map(is_video, files)) else len(files)
+        with progress_bar(total) as self._advance:
+            for file, drawing in zip(files, drawings):
+                self._file(file, drawing)
+        self._seconds = time.perf_counter() - began
+
+    def _file(self, file: Path, drawing: Path) -> None:
+        try:
+            if is_video(file):
+                self._video(file, drawing)
+            else:
+                self._image(file, drawing)
+        except ValueError as error:
+            self.failures.append(f"{file}: {error}")
+
+    def _image(self, file: Path, drawing: Path) -> None:
+        from detectors.drawing import save_detections
+
+        image = read_tensor(file)
+        detections = detect(self.detector, image)
+        save_detections(drawing, image, detections, self.names, threshold=self.threshold)
+        self._keep(str(file), image, detections, drawing)
+
+    def _video(self, file: Path, drawing: Path) -> None:
+        from detectors.drawing import draw_detections
+        from detectors.inference.video import VideoReader, VideoWriter
+
+        reader = VideoReader(file)
+        with VideoWriter(drawing, reader.rate) as writer:
+            for number, frame in enumerate(reader):
+                detections = detect(self.detector, frame)
+                writer.write(draw_detections(frame, detections, self.names, threshold=self.threshold))
+                self._keep(f"{file}#{number}", frame, detections, drawing)
+
+    def _keep(self, name: str, image: "Tensor", detections: "dict[str, Tensor]", drawing: Path) -> None:
+        from detectors.inference.results import Found
+
+        number = len(self.found) + 1 if self.ids is None else _image_id(name, self.ids)
+        sure = detections["scores"] >= self.min_score
+        self.found.append(Found(number, name, {key: value[sure] for key, value in detections.items()}))
+        height, width = image.shape[1:]
+        size = {"height": height, "width": width}
+        self.images.append({"id": number, "file_name": name, **size, "drawing": drawing.name})
+        self._advance(1)
+
+
+def is_video(file: Path) -> bool:
+    """Whether a file's name says that it is a video."""
+    from detectors.inference.video import SUFFIXES
+
+    return file.suffix.lower() in SUFFIXES
+
+
+def read_image_ids(file: Path) -> dict[str, int]:
+    """Image ids by file name in a COCO file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no COCO file.
+    """
+    import json
+
+    try:
+        images = json.loads(file.read_text(encoding="utf-8"))["images"]
+        return {str(image["file_name"]): int(image["id"]) for image in images}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no COCO file with images: {error!r}") from None
+
+
+def _image_id(name: str, ids: dict[str, int]) -> int:
+    """The id of the image whose name in the COCO file ends the path `name`."""
+    path = Path(name)
+    for count in range(1, len(path.parts) + 1):
+        known = ids.get("/".join(path.parts[-count:]))
+        if known is not None:
+            return known
+    raise ValueError("is not among the images of --annotations")
+
+
+def find_inputs(inputs: tuple[str, ...], output: Path) -> list[Path]:
     """The files that inputs name, each once; what lies in `output` is not searched, lest a run read its own drawings.
 
     Raises:
@@ -98,20 +212,23 @@ def find_images(inputs: tuple[str, ...], output: Path) -> list[Path]:
         path = Path(text)
         if path.is_dir():
             tree = Tree(path)
-            files = [tree.path(file) for file in tree.pictures]
+            videos = [file for file in path.rglob("*") if is_video(file)]
+            files = sorted([*(tree.path(file) for file in tree.pictures), *videos])
             files = [file for file in files if output.resolve() not in file.resolve().parents]
         elif path.exists():
             files = [path]
         else:
             files = [file for file in map(Path, sorted(glob.glob(text, recursive=True))) if file.is_file()]
         if not files:
-            raise FileNotFoundError(f"{text} is no image file, no folder with images and no pattern that finds any")
+            raise FileNotFoundError(
+                f"{text} is no image or video file, no folder of them and no pattern that finds any"
+            )
         found.update(dict.fromkeys(files))
     return list(found)
 
 
 def drawing_paths(files: list[Path], output: Path) -> list[Path]:
-    """A PNG in `output` for every file, named after it, and numbered where names meet."""
+    """A PNG in `output` for every image, an MP4 for every video, named after it, and numbered where names meet."""
     taken: set[str] = set()
     paths = []
     for file in files:
@@ -120,7 +237,7 @@ def drawing_paths(files: list[Path], output: Path) -> list[Path]:
             number += 1
             name = f"{file.stem}_{number}"
         taken.add(name.lower())
-        paths.append(output / f"{name}.png")
+        paths.append(output / (f"{name}.mp4" if is_video(file) else f"{name}.png"))
     return paths
 
 
@@ -162,30 +279,10 @@ def detect(detector: "Detector", image: "Tensor") -> "dict[str, Tensor]":
     return {key: value.cpu() for key, value in detections.items()}
 
 
-def coco_annotations(detections: "dict[str, Tensor]", *, image_id: int, first_id: int) -> list[dict[str, Any]]:
-    """Detections as COCO's annotations with a score: `bbox` is x, y, width, height in pixels."""
-    boxes = detections["boxes"].clone()
-    boxes[:, 2:] -= boxes[:, :2]
-    rows = zip(boxes.tolist(), detections["scores"].tolist(), detections["labels"].tolist())
-    return [
-        {
-            "id": first_id + i,
-            "image_id": image_id,
-            "category_id": label,
-            "bbox": [round(value, 2) for value in box],
-            "area": round(box[2] * box[3], 2),
-            "iscrowd": 0,
-            "score": score,
-        }
-        for i, (box, score, label) in enumerate(rows)
-    ]
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is whole before it takes its name."""
     import json
-    import os
 
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content))
-    os.replace(partial, path)
+    from detectors.atomic import write_atomically
+
+    write_atomically(path, lambda file: file.write_text(json.dumps(content), encoding="utf-8"))

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from detectors.training.config import TrainConfig
 
@@ -11,7 +12,13 @@ SIGNALED = 143  # 128 + SIGTERM, as shells say it
 
 @dataclass
 class Train(TrainConfig):
-    """Train a detector on a folder of annotated pictures; needs --data, --model, --output, or --resume and --output."""
+    """Train a detector on a folder of annotated pictures.
+
+    Needs --data, --model (or --weights) and --output, or --resume and --output.
+    """
+
+    explicit: ClassVar[frozenset[str] | None] = None
+    """Names of the options on the command line, whatever their values; None outside of it."""
 
     config: Path | None = None
     """Take options from a run's config.json; options given beside it count more."""
@@ -27,15 +34,17 @@ class Train(TrainConfig):
         from detectors.training.run import train
 
         try:
-            options = self.options()
-            done = train(options, resume=self.resume, overwrite=self.overwrite, previous=self.previous)
+            options, given = self.options()
+            done = train(options, resume=self.resume, overwrite=self.overwrite, previous=self.previous, given=given)
         except TrainingStopped as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         return 0 if done else SIGNALED
 
-    def options(self) -> TrainConfig:
-        """What to train, from the file and the command line."""
+    def options(self) -> tuple[TrainConfig, set[str]]:
+        """The options from the file and the command line, which counts more, and the names of those given in either."""
         from detectors.training.config import given, read_config
 
-        return TrainConfig(**{**(read_config(self.config) if self.config else {}), **given(self)})
+        file = read_config(self.config) if self.config else {}
+        named = given(self, self.explicit)
+        return TrainConfig(**{**file, **named}), {*file, *named}

@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_bounding_boxes, make_grid
 
 from detectors.data.dataset import DetectionDataset, Sample
+from detectors.drawing import FONT_SIZE, drawable
 
 COLORS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#46f0f0", "#f032e6", "#d2f53c", "#fabebe", "#008080")
 
@@ -44,11 +45,14 @@ def _draw_tile(sample: Sample, class_names: list[str], tile: int) -> Tensor:
     if len(boxes):
         labels = target["labels"].tolist()
         crowd = target["iscrowd"].tolist()
+        names, font = drawable(class_names)
         picture = draw_bounding_boxes(
             picture,
             boxes,
-            labels=[class_names[label - 1] for label in labels],
+            labels=[names[label - 1] for label in labels],
             colors=["white" if flag else COLORS[(label - 1) % len(COLORS)] for label, flag in zip(labels, crowd)],
             width=2,
+            font=font,
+            font_size=None if font is None else FONT_SIZE,
         )
     return F.pad(picture, [0, 0, tile - size[1], tile - size[0]], fill=0)

@@ -26,6 +26,7 @@ class Detector(nn.Module):
     postprocess: PostProcess
     num_classes: int
     class_names: list[str] | None
+    category_ids: list[int] | None
     image_size: tuple[int, int] | None
     antialias: bool
     image_mean: Tensor

@@ -49,6 +49,7 @@ class SSD(Detector, DetectorMethods):
         image_std: their standard deviation.
         antialias: stretch images with anti-aliasing, as the training pipeline does.
         class_names: names of the labels from 1 on, or a mapping of labels to names; saved with the model.
+        category_ids: ids of the labels from 1 on in the data set that the model was trained on; saved with the model.
 
     Raises:
         ValueError: for fewer than 2 classes, names that do not fit them or that two classes share, or an image size too
@@ -77,12 +78,16 @@ class SSD(Detector, DetectorMethods):
         image_std: Sequence[float] = (0.229, 0.224, 0.225),
         antialias: bool = True,
         class_names: Sequence[str] | Mapping[int, str] | None = None,
+        category_ids: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes counts the background, so it is at least 2: got {num_classes}")
         self.num_classes = int(num_classes)
         self.class_names = check_class_names(class_names, self.num_classes)
+        if category_ids is not None and len(category_ids) != num_classes - 1:
+            raise ValueError(f"{num_classes - 1} classes need as many category_ids: got {list(category_ids)}")
+        self.category_ids = None if category_ids is None else [int(number) for number in category_ids]
         self.image_size = as_size(image_size)
         self.antialias = antialias
         self.loss = loss or MultiBoxLoss()

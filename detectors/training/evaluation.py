@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from detectors.data import DetectionDataset, collate
+from detectors.inference.results import coco_results
+from detectors.models.detector import Detector
 from detectors.training.data import is_distributed
 
+MAX_DETECTIONS = 100
+"""COCO's number of detections per image that count."""
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 Detection = dict[str, Any]
@@ -31,6 +35,7 @@ def evaluate(
     *,
     batch_size: int = 16,
     workers: int = 0,
+    max_detections: int = MAX_DETECTIONS,
     interrupted: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
     """COCO's twelve figures, and `classes`: AP and AP50 of each class by its name.
@@ -43,10 +48,12 @@ def evaluate(
         dataset: with `evaluation_transforms()`.
         batch_size: images at once.
         workers: processes that load images; 0 loads in this one.
+        max_detections: per image that count, the surest first. AR100 is named after it.
         interrupted: asked between batches.
 
     Raises:
         Interrupted: when `interrupted` says so.
+        ValueError: for an image that the model cannot take; names its file.
 
     >>> from detectors import create_detector
     >>> from detectors.data import SyntheticScales, evaluation_transforms
@@ -57,7 +64,35 @@ def evaluate(
     True
     """
     detections = detect(model, dataset, batch_size=batch_size, workers=workers, interrupted=interrupted)
-    return CocoResult(dataset, detections).report()
+    return CocoResult(dataset, detections, max_detections=max_detections).report()
+
+
+def allow_detections(detector: Detector, count: int) -> None:
+    """Have a detector give at least `count` detections per image, from as many candidates as that takes."""
+    post = detector.postprocess
+    if post.max_per_image < count:
+        post.max_per_class = count if post.max_per_class == post.max_per_image else post.max_per_class
+        post.max_per_image = count
+        post.candidates_per_class = max(post.candidates_per_class, 4 * count)
+
+
+def crowding(split: str, dataset: DetectionDataset, max_detections: int = MAX_DETECTIONS) -> str:
+    """A warning where images have more objects than detections count for AP; empty where none has.
+
+    >>> from detectors.data import SyntheticScales
+    >>> crowding("val", SyntheticScales(2), max_detections=1)
+    'val: 2 images have more than 1 object (up to 6), but AP counts 1 detection per image: give --max-detections 6'
+    """
+    counts = [int((~record.crowd).sum()) for record in dataset.records]
+    above = sum(count > max_detections for count in counts)
+    if not above:
+        return ""
+    objects, detections = (f"{max_detections} {word}{'s' * (max_detections > 1)}" for word in ("object", "detection"))
+    images = "1 image has" if above == 1 else f"{above} images have"
+    return (
+        f"{split}: {images} more than {objects} (up to {max(counts)}), but AP counts {detections} per image: "
+        f"give --max-detections {max(counts)}"
+    )
 
 
 @torch.inference_mode()
@@ -68,10 +103,11 @@ def detect(
     batch_size: int = 16,
     workers: int = 0,
     interrupted: Callable[[], bool] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Detection]:
     """Every detection in COCO's form (`image_id`, `category_id`, `bbox` as xywh in pixels, `score`), by image.
 
-    Arguments as of `evaluate`.
+    Arguments and errors as of `evaluate`; `progress` is told after each batch how many images it had.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
     device = next(model.parameters()).device
@@ -89,22 +125,23 @@ def detect(
         for images, targets in loader:
             if interrupted is not None and interrupted():
                 raise Interrupted
+            for image, target in zip(images, targets):
+                _check_image(image, int(target["image_id"]), dataset)
             outputs = model([image.as_subclass(Tensor).to(device, non_blocking=True) for image in images])
             for target, output in zip(targets, outputs):
-                found += _as_coco(int(target["image_id"]), output, dataset.category_ids)
+                found += coco_results(int(target["image_id"]), output, dataset.category_ids)
+            if progress is not None:
+                progress(len(images))
     finally:
         model.train(was_training)
     return _gather(found, world)
 
 
-def _as_coco(image_id: int, output: dict[str, Tensor], category_ids: Sequence[int]) -> list[Detection]:
-    boxes = output["boxes"].double()
-    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
-    rows = zip(boxes.tolist(), output["scores"].tolist(), output["labels"].tolist())
-    return [
-        {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
-        for box, score, label in rows
-    ]
+def _check_image(image: Tensor, image_id: int, dataset: DetectionDataset) -> None:
+    if min(image.shape[-2:]) < 2:
+        [path] = (record.path for record in dataset.records if record.image_id == image_id)
+        height, width = image.shape[-2:]
+        raise ValueError(f"{path} is {width}x{height} pixels: a detector needs at least 2x2")
 
 
 def _gather(found: list[Detection], world: int) -> list[Detection]:
@@ -123,6 +160,7 @@ class CocoResult:
         dataset: the ground truth.
         detections: as `detect` gives them.
         area_ranges: areas in square pixels, by name, to tell apart; COCO's if None.
+        max_detections: per image that count, the surest first.
     """
 
     def __init__(
@@ -130,10 +168,17 @@ class CocoResult:
         dataset: DetectionDataset,
         detections: Sequence[Detection],
         area_ranges: dict[str, tuple[float, float]] | None = None,
+        *,
+        max_detections: int = MAX_DETECTIONS,
     ) -> None:
         from faster_coco_eval import COCO, COCOeval_faster
 
         self.class_names = dataset.class_names
+        # Classes of one name are told apart by their ids in the source.
+        self.row_names = [
+            name if dataset.class_names.count(name) == 1 else f"{name} (id {number})"
+            for name, number in zip(dataset.class_names, dataset.category_ids)
+        ]
         truth = COCO(dataset.coco_ground_truth())
         # The evaluator numbers detections and adds areas: it gets its own copies.
         found = truth.loadRes([dict(detection) for detection in detections]) if detections else None
@@ -144,12 +189,14 @@ class CocoResult:
             params.areaRng = [list(bounds) for bounds in area_ranges.values()]
             params.areaRngLbl = list(area_ranges)
         self.area_names = list(params.areaRngLbl)
+        self.max_detections = max_detections
+        params.maxDets = [min(1, max_detections), min(10, max_detections), max_detections]
         self.evaluator.evaluate()
         self.evaluator.accumulate()
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """[10 IoU thresholds, 101 recalls, classes by label, areas] at 100 detections; -1 where nothing is."""
+        """[10 IoU thresholds, 101 recalls, classes by label, areas] at `max_detections`; -1 where nothing is."""
         return np.asarray(self.evaluator.eval["precision"])[..., -1][:, :, self.class_order]
 
     def average_precision(self, classes: Sequence[int], area: int = 0, iou: float | None = None) -> float:
@@ -175,8 +222,9 @@ class CocoResult:
         values += [ap(everything, area=area) for area in (1, 2, 3)]
         values += [average_recall(0, most) for most in (0, 1, 2)]
         values += [average_recall(area, 2) for area in (1, 2, 3)]
-        by_class = {name: {"AP": ap([i]), "AP50": ap([i], iou=0.5)} for i, name in enumerate(self.class_names)}
-        return {**dict(zip(FIGURES, values)), "classes": by_class}
+        by_class = {name: {"AP": ap([i]), "AP50": ap([i], iou=0.5)} for i, name in enumerate(self.row_names)}
+        names = [f"AR{self.max_detections}" if name == f"AR{MAX_DETECTIONS}" else name for name in FIGURES]
+        return {**dict(zip(names, values)), "classes": by_class}
 
 
 def _nothing(dataset: DetectionDataset) -> Any:

@@ -22,7 +22,6 @@ from detectors.training.evaluation import Interrupted, evaluate
 from detectors.training.failures import TrainingStopped, disk_errors, memory_errors
 from detectors.training.metrics import Means, Metrics, Progress, Report, Reports
 from detectors.training.run_log import LOGGER
-from detectors.training.schedule import lr_factor
 from detectors.training.step import Stepper
 
 if TYPE_CHECKING:
@@ -63,6 +62,7 @@ class Loop:
         val: DetectionDataset | None,
         folder: Path,
     ) -> None:
+        assert config.batch_size is not None  # resolved
         self.config = config
         self.accelerator = accelerator
         self.folder = folder
@@ -218,7 +218,7 @@ class Loop:
             else:
                 self.means.add({**report.losses, "gradient_norm": report.gradient_norm})
             if report.step % self.config.log_steps == 0:
-                lr = self.config.peak_lr() * lr_factor(self.config.schedule, report.step - 1, self.total)
+                lr = self.stepper.lr(report.step - 1)
                 epoch = (report.step - 1) // self.batches.steps + 1
                 self.metrics.train(report.step, epoch, lr, self.means.take())
         return stop, save
@@ -269,6 +269,7 @@ class Loop:
                 self.val,
                 batch_size=self.config.eval_batch_size,
                 workers=self.workers,
+                max_detections=self.config.max_detections,
                 interrupted=None if is_distributed() else lambda: self.interrupted,
             )
             ap = figures["AP"]

@@ -8,14 +8,19 @@ import torch
 from torch import Tensor
 
 from detectors.data import DetectionDataset
-from detectors.drawing import compare
+from detectors.drawing import compare, drawable
 from detectors.models.ssd import SSD
 from detectors.saving import load
 from detectors.training.evaluation import CocoResult, detect
 from detectors.training.metrics import METRICS, read_lines
 
+# Classes in one plot.
+MOST_CURVES = 20
 
-def draw_results(folder: Path, val: DetectionDataset | None, device: torch.device, *, write: bool) -> None:
+
+def draw_results(
+    folder: Path, val: DetectionDataset | None, device: torch.device, *, max_detections: int, write: bool
+) -> None:
     """Write `curves.png`, and with a split to evaluate on, `pr.png` and `detections.png` of the best checkpoint.
 
     Every process takes part in the evaluation; the one with `write` draws.
@@ -27,7 +32,7 @@ def draw_results(folder: Path, val: DetectionDataset | None, device: torch.devic
     best = load(folder / "best", map_location=device)
     detections = detect(best, val)
     if write:
-        draw_precision(CocoResult(val, detections), folder / "pr.png")
+        draw_precision(CocoResult(val, detections, max_detections=max_detections), folder / "pr.png")
         draw_comparison(best, val, folder / "detections.png")
 
 
@@ -60,22 +65,33 @@ def draw_curves(lines: list[dict[str, Any]], file: Path) -> None:
 
 
 def draw_precision(result: CocoResult, file: Path) -> None:
-    """Precision over recall of every class at IoU 0.5, and of all classes at IoU 0.5 to 0.95."""
+    """Precision over recall of each class at IoU 0.5, of many the worst, and of all classes at IoU 0.5 to 0.95."""
+    from matplotlib.font_manager import FontProperties
+
     figure, (left, right) = _figure(2)
     precision = result.precision[..., 0]  # [IoU thresholds, recalls, classes]
     recall = np.linspace(0, 1, precision.shape[1])
-    for number, name in enumerate(result.class_names[:20]):
-        left.plot(recall, np.maximum(precision[0, :, number], 0), label=name)
+    names, font = drawable(result.row_names)
+    # Of many classes, those that are found worst; classes without objects, whose precision is -1, are left out.
+    areas = precision[0].mean(axis=0)
+    worst = [number for number in areas.argsort(kind="stable").tolist() if areas[number] >= 0][:MOST_CURVES]
+    for number in sorted(worst):
+        # matplotlib leaves out labels that begin with an underscore.
+        label = f" {names[number]}" if names[number].startswith("_") else names[number]
+        left.plot(recall, precision[0, :, number], label=label)
     there = (precision > -1).all(axis=(0, 1))
     if there.any():
         for number in range(0, precision.shape[0], 2):
             label = f"IoU {0.5 + 0.05 * number:.2f}"
             right.plot(recall, precision[number][:, there].mean(axis=1), label=label)
-    for axes, title in ((left, "classes at IoU 0.5"), (right, "mean over classes")):
+    some = "classes at IoU 0.5" if len(names) <= MOST_CURVES else f"the worst {len(worst)} of {len(names)} at IoU 0.5"
+    for axes, title in ((left, some), (right, "mean over classes")):
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=title)
         axes.grid(alpha=0.3)
         if axes.lines:
-            axes.legend(fontsize="small")
+            legend = axes.legend(prop=FontProperties(fname=font, size="small"))
+            for text in legend.get_texts():
+                text.set_parse_math(False)  # a dollar sign is one
     figure.savefig(file, dpi=110)
 
 

@@ -2,18 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from detectors.data import DetectionDataset, mosaic
 from detectors.models.ssd import SSD
-from detectors.models.zoo import create_detector
+from detectors.saving import build, describe
 from detectors.training.allocator import keep_freed_memory
-from detectors.training.backbone_weights import load_backbone_weights, package_for
 from detectors.training.config import TrainConfig, differences, given, read_config
 from detectors.training.data import augmentation, fingerprint, open_datasets, warn_of_small_boxes
+from detectors.training.evaluation import allow_detections, crowding
 from detectors.training.loop import Loop
 from detectors.training.metrics import Metrics, Progress
 from detectors.training.pictures import draw_results
@@ -28,6 +29,7 @@ from detectors.training.run_log import (
     make_folder,
     write_json,
 )
+from detectors.training.start import new_detector, synchronized
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,6 +41,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     previous: bool = False,
+    given: Collection[str] | None = None,
     datasets: tuple[DetectionDataset, DetectionDataset | None] | None = None,
     prepare: Callable[[SSD], None] | None = None,
 ) -> bool:
@@ -47,10 +50,12 @@ def train(
     On the CPU this process keeps freed memory from then on (`allocator`), which makes training faster.
 
     Args:
-        config: with `resume`, options at their defaults are taken from the run.
+        config: the options.
         resume: go on with the run in `config.output`.
         overwrite: delete the run in `config.output` first.
         previous: with `resume`, go on from the checkpoint before the last.
+        given: names of the options that count as given, whatever their values; those that are not at their defaults if
+            None. The others are the run's with `resume`, and may depend on the data set's size without.
         datasets: to learn from and to evaluate on, in place of `config.data`; the first gets its transforms here.
         prepare: called with the new detector before its training, to change its initial weights; not with `resume`.
 
@@ -61,32 +66,43 @@ def train(
     if resume:
         if overwrite:
             raise ValueError("--resume and --overwrite exclude each other")
-        config = resumed(config)
+        config = resumed(config, given)
     config.check(needs_data=datasets is None)
     folder = config.output
     assert folder is not None  # by the check
     check_folder(folder, resume=resume, overwrite=overwrite)
+    check_trackers(config.log_with)
     accelerator = make_accelerator(config)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     with RunLog(accelerator.is_main_process) as log:
         train_set, val_set = datasets or open_datasets(config)
         if resume:
-            check_data(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["data"], train_set, val_set)
-        model = build_detector(config, train_set.class_names)
-        if prepare is not None and not resume:
-            prepare(model)
+            text = (folder / CONFIG).read_text(encoding="utf-8")
+            check_data(json.loads(text)["data"], train_set, val_set)
+            model = build(text, folder / CONFIG)
+        else:
+            config, chosen = config.resolved(len(train_set), given)
+            if chosen:
+                LOGGER.info("chosen for %d training images: %s", len(train_set), chosen)
+            model, config = new_detector(config, train_set)
+            if prepare is not None:
+                prepare(model)
         if model.image_size is None:
             raise ValueError(f"{config.model} has no image size of its own: give --image-size")
         warn_of_small_boxes(train_set, model.image_size)
+        allow_detections(model, config.max_detections)
+        warning = crowding("val", val_set, config.max_detections) if val_set is not None else ""
+        if warning:
+            LOGGER.warning(warning)
         train_set.transforms = augmentation(config, model.image_size)
-        loop = Loop(config, accelerator, model, train_set, val_set, folder)
+        loop = Loop(config, accelerator, synchronized(model, config), train_set, val_set, folder)
         if resume:
             loop.restore(previous=previous)
         elif accelerator.is_main_process:
             make_folder(folder)
             data = {"train": fingerprint(train_set), "val": fingerprint(val_set)}
-            write_json(folder / CONFIG, {"train": config.to_json(), "detector": model.config, "data": data})
+            write_json(folder / CONFIG, {"train": config.to_json(), "detector": describe(model), "data": data})
             write_json(folder / ENVIRONMENT, environment())
             mosaic(train_set, folder / "samples.png")
         accelerator.wait_for_everyone()
@@ -95,7 +111,13 @@ def train(
 
 def _run(loop: Loop, accelerator: "Accelerator", log: RunLog) -> bool:
     config, position, main = loop.config, loop.position, accelerator.is_main_process
-    metrics = Metrics(loop.folder, step=position.step, metrics_bytes=position.metrics_bytes, enabled=main)
+    metrics = Metrics(
+        loop.folder,
+        step=position.step,
+        metrics_bytes=position.metrics_bytes,
+        trackers=start_trackers(config, accelerator),
+        enabled=main,
+    )
     progress = Progress(config.epochs, loop.batches.steps, first=position.step, enabled=main)
     if main:
         log.write_to(loop.folder / LOG)
@@ -103,7 +125,13 @@ def _run(loop: Loop, accelerator: "Accelerator", log: RunLog) -> bool:
     with progress:
         LOGGER.info(
             "%s on %s: %d epochs of %d steps of %d images, %s, %s at %g",
-            *(config.model, accelerator.device, config.epochs, loop.batches.steps, loop.batches.batch_size),
+            *(
+                config.model or config.weights,
+                accelerator.device,
+                config.epochs,
+                loop.batches.steps,
+                loop.batches.batch_size,
+            ),
             *(accelerator.mixed_precision.replace("no", "fp32"), config.optimizer, config.peak_lr()),
         )
         try:
@@ -117,7 +145,7 @@ def _run(loop: Loop, accelerator: "Accelerator", log: RunLog) -> bool:
             LOGGER.warning("stopped at step %d by a signal: go on with --resume", position.step)
             return False
         accelerator.wait_for_everyone()  # for the best checkpoint to be there
-        draw_results(loop.folder, loop.val, accelerator.device, write=main)
+        draw_results(loop.folder, loop.val, accelerator.device, max_detections=config.max_detections, write=main)
         if loop.val is None:
             LOGGER.info("done, without a split to evaluate on: %s", loop.folder)
         else:
@@ -133,15 +161,54 @@ def make_accelerator(config: TrainConfig) -> "Accelerator":
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import InitProcessGroupKwargs
 
     device = resolve_device(config)
     precision = resolve_precision(config, device)
     # Precision is part of a state that all accelerators of a process share, and an earlier run may have set it.
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
+    # Processes wait for the first one while it checks all pictures of a data set.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=1))
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=device.type == "cpu",
+        kwargs_handlers=[patience],
+    )
 
 
-def resumed(config: TrainConfig) -> TrainConfig:
+def check_trackers(names: Sequence[str]) -> None:
+    """See that accelerate has trackers of these names, and their packages are there.
+
+    Raises:
+        ValueError: for others; says which there are, or what to install.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known = sorted(str(name) for name in LOGGER_TYPE_TO_CLASS)
+    ready = {str(name) for name in get_available_trackers()}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--log-with takes trackers of accelerate, {', '.join(known)}: got {name!r}")
+        if name not in ready:
+            raise ValueError(f"--log-with {name} needs its package, which is not installed: pip install {name}")
+
+
+def start_trackers(config: TrainConfig, accelerator: "Accelerator") -> list[Any]:
+    """The trackers of `--log-with`, told the options of the run; project and run are named after the run's folder."""
+    if not config.log_with:
+        return []
+    assert config.output is not None  # by TrainConfig.check
+    folder = config.output.resolve()
+    accelerator.log_with = list(config.log_with)
+    options = {
+        name: value if isinstance(value, int | float) else str(value) for name, value in config.to_json().items()
+    }
+    wandb = {"name": folder.name, "dir": str(folder)}
+    accelerator.init_trackers(folder.parent.name or "detectors", config=options, init_kwargs={"wandb": wandb})
+    return list(accelerator.trackers)
+
+
+def resumed(config: TrainConfig, names: Collection[str] | None = None) -> TrainConfig:
     """The configuration of the run in `config.output`, where `config` does not contradict it.
 
     Raises:
@@ -152,7 +219,7 @@ def resumed(config: TrainConfig) -> TrainConfig:
         raise ValueError("--output is required: the folder of the run to resume")
     check_folder(config.output, resume=True, overwrite=False)
     before = read_config(config.output / CONFIG)
-    now = {**before, **given(config)}
+    now = {**before, **given(config, names)}
     changed = differences(before, now)
     if changed:
         raise ValueError(f"{config.output} cannot be resumed with other options: {'; '.join(changed)}")
@@ -174,35 +241,6 @@ def check_data(before: dict[str, Any], train_set: DetectionDataset, val_set: Det
         changed = [f"{k} {then[k]!r}, now {now[k]!r}" for k in ("images", "boxes", "classes") if then[k] != now[k]]
         what = "; ".join(changed) or "as many images and boxes, but other ones"
         raise ValueError(f"the {split} data is not that of the run: it had {what}")
-
-
-def build_detector(config: TrainConfig, class_names: list[str]) -> SSD:
-    """The detector, with its backbone's ImageNet weights where they are to be had."""
-    assert config.model is not None  # by TrainConfig.check
-    torch.manual_seed(config.seed)
-    model = create_detector(
-        config.model,
-        len(class_names) + 1,
-        pretrained_backbone=config.pretrained,
-        class_names=class_names,
-        **config.detector_settings(),
-    )
-    backbone = str(model.config["backbone"]) if model.config else ""
-    source = config.backbone_weights
-    if source == "auto":
-        source = package_for(backbone) or "none"
-        if source == "none" and not config.pretrained:
-            LOGGER.warning("backbone %s starts from random weights: see --backbone-weights and --pretrained", backbone)
-    if source != "none" and not config.pretrained:
-        unused = load_backbone_weights(model.pyramid.backbone.body, source)
-        LOGGER.info("backbone %s starts from %s (%d keys without use)", backbone, source, len(unused))
-    if config.batch_norm == "sync":
-        if not torch.cuda.is_available() or config.device == "cpu":
-            raise ValueError("--batch-norm sync needs CUDA: on the CPU use frozen, or batch")
-        from timm.layers import convert_sync_batchnorm
-
-        model = convert_sync_batchnorm(model)
-    return model
 
 
 def resolve_device(config: TrainConfig) -> torch.device:

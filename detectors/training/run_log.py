@@ -101,7 +101,7 @@ def _silent(text: str) -> None:
     pass
 
 
-def write_json(file: Path, content: dict[str, Any]) -> None:
+def write_json(file: Path, content: dict[str, Any] | list[Any]) -> None:
     """Write JSON so that the file is whole whenever it is there."""
     text = json.dumps(content, indent=2) + "\n"
     write_atomically(file, lambda partial: partial.write_text(text, encoding="utf-8"))

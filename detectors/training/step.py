@@ -50,6 +50,9 @@ class Stepper:
         self.model = model
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
+        self.frozen = {"nothing": None, "backbone": model.pyramid.backbone, "pyramid": model.pyramid}[config.freeze]
+        if self.frozen is not None:
+            self.frozen.requires_grad_(False)
         self.average = WeightAverage(model, config.ema) if config.ema else None
         if config.checkpoint_activations:
             from detectors.training.activations import checkpoint_activations
@@ -61,6 +64,12 @@ class Stepper:
         self.optimizer = GuardedOptimizer(model, config)
         self.buffers = BufferGuard(model)
         self.scaler = accelerator.scaler
+        if is_distributed():
+            from accelerate.utils import DistributedDataParallelKwargs
+
+            # Where a backbone keeps stages that no map needs, DDP must not wait for their gradients.
+            unused = bool(model.pyramid.unused_parameters)
+            accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
         # On another name: DDP wraps, and the bare model stays what is averaged and saved.
         self.wrapped: nn.Module = accelerator.prepare_model(model)
 
@@ -92,7 +101,7 @@ class Stepper:
         skip = flags[0]
         if self.config.clip_norm:
             clip_grads_with_norm_(parameters, self.config.clip_norm, norm, foreach=True)
-        self.optimizer.step(self.config.peak_lr() * lr_factor(self.config.schedule, step, self.total), skip)
+        self.optimizer.step(self.lr(step), skip)
         if self.scaler is not None:
             self.scaler.update()
         self.buffers.restore_if(skip > 0)
@@ -117,7 +126,8 @@ class Stepper:
                 batch, targets = part.to(device, self.memory_format)
                 self.model.loss.reduce_positives = per_image
                 with self.accelerator.autocast():
-                    found = self.wrapped(batch, targets)
+                    # Data were checked when they were read; what is not finite is a matter of the step.
+                    found = self.wrapped(batch, targets, validate=False)
                 self.model.loss.reduce_positives = None
                 values = torch.stack([found[name].float() for name in LOSSES])
                 backward = values.sum() if self.scaler is None else self.scaler.scale(values.sum())
@@ -131,9 +141,17 @@ class Stepper:
         with self.accelerator.autocast():
             start_statistics(self.model, lambda: self.model.features(images))
 
+    def lr(self, step: int) -> float:
+        """Learning rate of step number `step`, from 0."""
+        config = self.config
+        warm_up = () if config.warm_up is None else (config.warm_up,)
+        return config.peak_lr() * lr_factor(config.schedule, step, self.total, *warm_up)
+
     def train(self) -> None:
-        """Training mode."""
+        """Training mode, but for the frozen part, whose statistics stay as they are."""
         self.model.train()
+        if self.frozen is not None:
+            self.frozen.eval()
 
     @property
     def evaluated(self) -> SSD:

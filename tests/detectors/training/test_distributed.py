@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,7 +108,13 @@ def step_of(parts: list[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 
     torch.manual_seed(0)
     model = create_detector(
-        "ssd", 4, backbone="test_resnet", neck="fpn", out_channels=16, image_size=64, frozen_batch_norm=True
+        "ssd",
+        4,
+        backbone="test_resnet",
+        neck="fpn",
+        neck_kwargs={"out_channels": 16},
+        image_size=64,
+        frozen_batch_norm=True,
     )
     config = TrainConfig(optimizer="sgd", lr=1.0, weight_decay=0, clip_norm=0, schedule="paper", ema=0, device="cpu")
     stepper = Stepper(model.train(), config, make_accelerator(config), total=1)
@@ -160,22 +168,22 @@ def test_processes_do_not_wait_for_each_other_for_ever(data: Path, tmp_path: Pat
     assert position["step"] == (3 if terminate else 4)
 
 
-def count_decoded(config: TrainConfig, folder: Path) -> None:
-    """Open the data and write how many times this process decoded a picture for it."""
-    from detectors.data import records
+def count_read(config: TrainConfig, folder: Path) -> None:
+    """Open the data and write how many splits this process read and checked for it."""
+    from detectors.data.loading import DataFolder
 
-    probe, decoded = records.probe_image, []
-    records.probe_image = lambda path: decoded.append(path) or probe(path)  # type: ignore[func-returns-value]
+    load, read = DataFolder.load, []
+    DataFolder.load = lambda *args, **options: read.append(args) or load(*args, **options)  # type: ignore
     make_accelerator(config)
     train_set, val_set = run.open_datasets(config)
     sizes = [len(train_set), len(val_set or []), sum(len(record.labels) for record in train_set.records)]
-    (folder / os.environ["RANK"]).write_text(json.dumps([len(decoded), *sizes]))
+    (folder / os.environ["RANK"]).write_text(json.dumps([len(read), *sizes]))
 
 
-def test_one_process_decodes_the_data_for_all(data: Path, tmp_path: Path) -> None:
-    in_processes(2, count_decoded, tiny_config(data, tmp_path / "run"), tmp_path)
+def test_one_process_reads_the_data_for_all(data: Path, tmp_path: Path) -> None:
+    in_processes(2, count_read, tiny_config(data, tmp_path / "run"), tmp_path)
     (first, *one), (second, *two) = (json.loads((tmp_path / rank).read_text()) for rank in "01")
-    assert (first, second) == (13, 0)
+    assert (first, second) == (2, 0)
     assert one == two
     assert one[:2] == [8, 5]
 
@@ -190,3 +198,16 @@ def open_missing(config: TrainConfig, folder: Path) -> None:
 def test_all_processes_say_that_there_is_no_data(tmp_path: Path) -> None:
     in_processes(2, open_missing, tiny_config(tmp_path / "nowhere", tmp_path / "run"), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
+
+
+@pytest.mark.parametrize("model", ["m2det_320_efficientnet_lite0", "ssd_320_efficientnet_lite0"])
+def test_torchrun_trains_the_small_presets(tmp_path: Path, model: str) -> None:
+    data = write_data(tmp_path / "data", train=4, val=1)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "detectors"]
+    options = ["--data", data, "--model", model, "--output", tmp_path / "run", "--image-size", "128", "--epochs", "1"]
+    options += ["--batch-size", "2", "--backbone-weights", "none", "--device", "cpu", "--workers", "0"]
+    command = [*launch, "train", *map(str, options), "--settings", "neck.num_scales=4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    _, _, position = Checkpoints(tmp_path / "run").load()
+    assert (position["step"], position["evaluated"], position["skipped"]) == (2, 1, 0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detectors.data import DetectionDataset, SyntheticScales, evaluation_transforms
+from detectors.data import DetectionDataset, ImageRecord, SyntheticScales, evaluation_transforms
 from detectors.training.cells import cells_of, evaluate_cells
-from detectors.training.evaluation import FIGURES, CocoResult, Detection, Interrupted, detect, evaluate
+from detectors.training.evaluation import (
+    FIGURES,
+    CocoResult,
+    Detection,
+    Interrupted,
+    allow_detections,
+    crowding,
+    detect,
+    evaluate,
+)
 
 
 def noisy_detections(dataset: DetectionDataset, seed: int = 0, spread: float = 6.0) -> list[Detection]:
@@ -161,3 +171,47 @@ def test_cells_refuse_edges_that_do_not_increase() -> None:
     dataset = SyntheticScales.easy(1, transforms=evaluation_transforms())
     with pytest.raises(ValueError, match=r"increasing scales: got \(64, 8\)"):
         evaluate_cells(Oracle(dataset), dataset, edges=(64, 8))
+
+
+def crowded_dataset(objects: int) -> DetectionDataset:
+    """One image of many small objects in rows."""
+    corners = np.array([[x, y] for y in range(0, 400, 8) for x in range(0, 400, 8)][:objects], dtype=np.float64)
+    count = len(corners)
+    record = ImageRecord(
+        *(Path("crowd.png"), 1, "crowd.png", 400, 400, np.concatenate([corners, corners + 6], axis=1)),
+        *(np.ones(count, dtype=np.int64), np.full(count, 36.0), np.zeros(count, dtype=np.bool_)),
+    )
+    return DetectionDataset([record], ["cell"])
+
+
+def test_more_objects_than_count_are_told_and_can_count() -> None:
+    dataset = crowded_dataset(400)
+    perfect = perfect_detections(dataset)
+    capped = CocoResult(dataset, perfect).report()
+    assert capped["AP"] == pytest.approx(0.257, abs=0.001)
+    assert capped["AP"] == pytest.approx(oracle(dataset, perfect)[0], abs=1e-6)
+    assert "1 image has more than 100 objects (up to 400)" in crowding("val", dataset)
+    assert "--max-detections 400" in crowding("val", dataset)
+    whole = CocoResult(dataset, perfect, max_detections=400).report()
+    assert whole["AP"] == pytest.approx(1.0)
+    assert whole["AR400"] == pytest.approx(1.0)
+    assert not crowding("val", dataset, 400)
+    assert not crowding("val", crowded_dataset(100))
+
+
+def test_a_detector_gives_as_many_detections_as_count(tiny: Callable[..., nn.Module]) -> None:
+    model = tiny("ssd", 4, spread=30, postprocess_kwargs={"score_threshold": 0.0, "max_per_image": 5}).eval()
+    allow_detections(model, 3)
+    [few] = model([torch.rand(3, 64, 64)])
+    allow_detections(model, 50)
+    [many] = model([torch.rand(3, 64, 64)])
+    assert (len(few["scores"]), len(many["scores"])) == (5, 50)
+
+
+def test_a_picture_too_narrow_for_a_detector_is_named() -> None:
+    def narrow(image: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return image[..., :1].float() / 255, target
+
+    dataset = SyntheticScales.easy(1, transforms=narrow)
+    with pytest.raises(ValueError, match=r"000001.png is 1x320 pixels"):
+        detect(Oracle(dataset), dataset)

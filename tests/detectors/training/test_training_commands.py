@@ -1,11 +1,14 @@
 """The commands that read and train on data: exit codes, files and one-line errors."""
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
 import pytest
 from training_runs import TINY, tiny_config, write_data
 
+from detectors import load
 from detectors.cli import main
 from detectors.commands.train import Train
 from detectors.training.run import train
@@ -57,6 +60,18 @@ def test_eval_writes_figures_and_pictures(data: Path, run: Path, tmp_path: Path)
     assert json.loads((tmp_path / "g.json").read_text()) == figures
 
 
+def test_eval_writes_detections_that_pycocotools_loads(data: Path, run: Path, tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+
+    assert load(run).category_ids == [1, 2, 3, 4, 5, 6]
+    files = ["--detections", str(tmp_path / "found.json"), "--min-score", "0.06"]
+    assert main(["eval", "--data", str(data), "--checkpoint", str(run), "--device", "cpu", *files]) == 0
+    with contextlib.redirect_stdout(io.StringIO()):
+        results = COCO(str(data / "val.json")).loadRes(str(tmp_path / "found.json"))
+    assert set(results.getImgIds()) == {1, 2, 3, 4, 5}
+    assert all(row["score"] >= 0.06 for row in results.dataset["annotations"])
+
+
 def test_eval_refuses_data_of_other_classes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_data(tmp_path / "data", train=1, val=1)
     content = json.loads((data / "val.json").read_text())
@@ -74,7 +89,7 @@ def test_train_from_the_config_of_a_run_ends_the_same(run: Path, tmp_path: Path)
 
 
 def test_options_beside_a_config_count_more(run: Path) -> None:
-    options = Train(config=run / "config.json", epochs=7).options()
+    options, _ = Train(config=run / "config.json", epochs=7).options()
     assert (options.epochs, options.settings, options.lr) == (7, TINY, 1e-3)
 
 
@@ -94,3 +109,34 @@ def test_demo_in_the_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert {cell["complexity"] for cell in written["cells"]} == {"plain", "textured"}
     assert main(["demo", "--output", str(tmp_path / "demo")]) == 2
     assert main(["demo", "--output", str(tmp_path / "other"), "--images", "0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("tracker", "message"),
+    [("clipboard", "takes trackers of accelerate, .*wandb.*: got 'clipboard'"), ("aim", "needs its package")],
+)
+def test_trackers_that_are_not_there(data: Path, tmp_path: Path, tracker: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(tiny_config(data, tmp_path / "run", log_with=[tracker]))
+
+
+def test_a_tracker_gets_all_numbers(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    config = tiny_config(data, tmp_path / "runs/first", epochs=1, log_with=["wandb"])
+    assert train(config)
+    [file] = (tmp_path / "runs/first/wandb").glob("offline-run-*/run-*.wandb")
+    store = DataStore()
+    store.open_for_scan(str(file))
+    values: dict[str, str] = {}
+    while content := store.scan_data():
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(content)
+        values |= {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+    written = [json.loads(line) for line in (tmp_path / "runs/first/metrics.jsonl").read_text().splitlines()]
+    assert json.loads(values["val/AP"]) == pytest.approx(written[-1]["AP"])
+    assert values.keys() >= {"train/classification", "train/lr", "speed/images_per_second"}

@@ -80,7 +80,7 @@ def train_until(config: TrainConfig, resume: bool, place: str, count: int) -> No
     elif place == "rename":  # between the writing and the new name
         Path.rename = passing(Path.rename)  # type: ignore[method-assign]
     elif place == "image":  # inside an evaluation
-        evaluation._as_coco = passing(evaluation._as_coco)
+        evaluation.coco_results = passing(evaluation.coco_results)
     elif place in ("step", "term"):
         from detectors.training.step import Stepper
 

@@ -1,0 +1,129 @@
+"""Options: what is given counts, whatever its value; what is not given is chosen, said and recorded."""
+
+import dataclasses
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_runs import tiny_config
+
+from detectors.cli import main, named_options
+from detectors.commands.train import Train
+from detectors.training import TrainConfig
+from detectors.training.config import read_config
+from detectors.training.run import resumed, train
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file of options that are not the defaults."""
+    file = tmp_path / "options.json"
+    options = {"data": None, "output": None, "epochs": 10, "flip": False, "optimizer": "sgd"}
+    file.write_text(json.dumps({"train": options}))
+    return file
+
+
+def options_of(monkeypatch: pytest.MonkeyPatch, *args: str) -> TrainConfig:
+    """The options that `train` starts with for a command line."""
+    found: list[TrainConfig] = []
+
+    def run(self: Train) -> int:
+        found.append(self.options()[0])
+        return 0
+
+    monkeypatch.setattr(Train, "run", run)
+    assert main(["train", *args]) == 0
+    return found[0]
+
+
+def test_an_option_on_the_command_line_counts_even_at_its_default(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = options_of(monkeypatch, "--config", str(file))
+    assert (plain.epochs, plain.flip, plain.optimizer) == (10, False, "sgd")
+    options = options_of(monkeypatch, "--config", str(file), "--epochs", "60", "--flip", "--optimizer=adamw")
+    assert (options.epochs, options.flip, options.optimizer) == (60, True, "adamw")
+
+
+def test_resume_sees_options_at_their_defaults(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    config = tiny_config(data, run, epochs=10, flip=False)
+    (run / "config.json").write_text(json.dumps({"train": config.to_json()}))
+    assert resumed(TrainConfig(output=run), {"output"}).epochs == 10
+    with pytest.raises(ValueError, match="epochs was 10 and is now 60; flip was False and is now True"):
+        resumed(TrainConfig(output=run), {"output", "epochs", "flip"})
+
+
+def test_named_options_are_fields() -> None:
+    names = named_options(["train", "--data", "x", "--no-augment", "--batch_size", "3", "--lr=-1e-3", "-h", "a--b"])
+    assert names == {"data", "augment", "batch_size", "lr"}
+    assert names <= {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 64, "settings": ["image_size=[64,128]"]}, r"image_size is given twice, as 64 .* \[64, 128\]"),
+        ({"backbone": "resnet18", "settings": ["backbone=resnet10t"]}, "backbone is given twice"),
+        ({"batch_norm": "frozen", "settings": ["frozen_batch_norm=false"]}, "frozen_batch_norm is given twice"),
+        ({"settings": ["neck.channels=1", "neck.channels=2"]}, "neck.channels is given twice"),
+    ],
+)
+def test_two_values_of_one_setting_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**changes).detector_settings()
+
+
+def test_batch_and_rate_follow_the_number_of_images() -> None:
+    small, said = TrainConfig().resolved(200)
+    large, _ = TrainConfig().resolved(100_000)
+    assert small.batch_size is not None
+    assert large.batch_size is not None
+    assert small.batch_size < large.batch_size
+    assert f"batch_size {small.batch_size}" in said
+    assert small.lr == pytest.approx(TrainConfig(batch_size=small.batch_size).peak_lr())
+    assert small.warm_up is not None
+    assert 0 < small.warm_up < 1
+
+
+def test_what_is_given_stays_whatever_the_number_of_images() -> None:
+    given = TrainConfig(batch_size=4, lr=0.5, warm_up=0.25)
+    assert given.resolved(10) == (given, "")
+    named, _ = TrainConfig(batch_size=32).resolved(10, {"batch_size"})
+    assert named.batch_size == 32
+
+
+def test_a_run_records_and_says_what_it_chose(data: Path, tmp_path: Path) -> None:
+    config = tiny_config(data, tmp_path / "run", epochs=1, batch_size=None, lr=None)
+    assert train(config)
+    written = read_config(tmp_path / "run/config.json")
+    assert None not in (written["batch_size"], written["lr"], written["warm_up"])
+    assert written["backbone_weights"] == "none"  # no package fits this backbone
+    log = (tmp_path / "run/train.log").read_text()
+    assert f"chosen for 8 training images: batch_size {written['batch_size']}" in log
+
+
+def test_training_outside_the_main_thread(data: Path, tmp_path: Path) -> None:
+    done: list[bool] = []
+    thread = threading.Thread(target=lambda: done.append(train(tiny_config(data, tmp_path / "run", epochs=1))))
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(self: Train) -> int:
+        return 1 + None  # type: ignore[operator]
+
+    monkeypatch.setattr(Train, "run", defect)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        main(["train"])
+
+
+def test_debug_shows_the_traceback_of_a_users_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--model", "m2det", "--output", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(command) == 2
+    assert capsys.readouterr().err == "error: --data is required\n"
+    with pytest.raises(ValueError, match="--data is required"):
+        main([*command, "--debug"])
