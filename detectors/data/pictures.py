@@ -1,7 +1,7 @@
 """Picture files by the names that annotations give them, looked up as a person would."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,13 +37,23 @@ class PictureFinder:
         bases: folders of the tree, likeliest first.
         within: only pictures below this folder are matched by their names alone.
         split: pictures in folders of other splits are not matched by their names alone.
+        others: further folders' names that are those of other splits.
     """
 
-    def __init__(self, tree: Tree, bases: Sequence[str], *, within: str = "", split: str | None = None) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        bases: Sequence[str],
+        *,
+        within: str = "",
+        split: str | None = None,
+        others: Collection[str] = (),
+    ) -> None:
         self.tree = tree
         self.bases = list(dict.fromkeys(bases))
         self.within = within
         self.split = split
+        self.others = set(others)
 
     def find(self, name: str) -> Found:
         """The picture of a name."""
@@ -90,6 +100,8 @@ class PictureFinder:
     @cached_property
     def _searched(self) -> list[str]:
         files = self.tree.inside(self.within, self.tree.pictures)
+        if self.others:
+            files = [file for file in files if self.others.isdisjoint(file.split("/")[:-1])]
         if self.split is None:
             return files
         return [file for file in files if split_of_folders(file) in (None, self.split)]

@@ -5,14 +5,14 @@ Beside the pictures (`train/_annotations.coco.json`), in `annotations/`, or at t
 
 import mmap
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from detectors.data.formats.coco import read_file
 from detectors.data.pictures import PictureFinder
 from detectors.data.records import RawSplit, Splits
-from detectors.data.split_names import CANONICAL, canonical, split_of_folder, split_of_name
+from detectors.data.split_names import CANONICAL, split_of_folder, split_of_name
 from detectors.data.tree import Tree, join, parent, stem
 
 ANNOTATIONS = ("annotations", "annotation", "labels", "coco", "json")
@@ -30,21 +30,25 @@ def find_splits(tree: Tree, entry: str | None = None, *, merge_classes: bool = F
     if len(files) == 1 and names[files[0]] not in CANONICAL.values():
         names = {files[0]: "train"}
     counts = Counter(names.values())
-    splits: dict[str, Callable[[], RawSplit]] = {}
+    by_split: dict[str, str] = {}
     for file in files:
         exact = stem(file).lower() in CANONICAL
         name = names[file] if counts[names[file]] == 1 or exact else stem(file).removeprefix("instances_")
-        splits[name] = partial(_read, tree, file, name, merge_classes)
-    return splits
+        by_split[name] = file
+    return {
+        split: partial(_read, tree, file, split, [name for name in by_split if name != split], merge_classes)
+        for split, file in by_split.items()
+    }
 
 
-def _read(tree: Tree, file: str, split: str, merge_classes: bool) -> RawSplit:
+def _read(tree: Tree, file: str, split: str, others: list[str], merge_classes: bool) -> RawSplit:
     own = split_of_folder(parent(file).rpartition("/")[2]) is not None
     pictures = PictureFinder(
         tree,
         _picture_folders(tree, file, split),
         within=parent(file) if own else "",
-        split=canonical(split) if split in CANONICAL.values() else None,
+        split=split if split in CANONICAL.values() else None,
+        others=others,
     )
     shown = file if own or parent(file).count("/") else file.rpartition("/")[2]
     return read_file(tree.path(file), shown, pictures, merge_classes=merge_classes)
