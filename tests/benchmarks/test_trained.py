@@ -1,5 +1,6 @@
 """The benchmarks that train, on the smoke budget."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from benchmarks import experiment
 from benchmarks.ablation import PAPER_AP, table_rows
 from benchmarks.cli import main
 from benchmarks.experiment import RECIPES
-from benchmarks.results import read_results
+from benchmarks.results import Results, read_results
 from benchmarks.variants import PAPER_MPARAMS, full_mparams
 from detectors import create_detector
+
+TINY = {"num_levels": 2, "num_scales": 3, "channels": 16, "base_channels": (16, 32)}
 
 
 def run(*words):
@@ -95,6 +98,48 @@ def test_more_seeds_join(tmp_path):
     assert run(*words, "--seeds", 2) == 0
     rows = read_results(tmp_path / "ablation.json")["rows"]
     assert [row["key"] for row in rows] == ["ssd/seed0", "ssd/seed1"]
+
+
+def test_the_search_takes_the_best_rate_and_then_the_best_scale(tmp_path, monkeypatch):
+    """AP as if it were highest at a rate of 2e-3 and a scale of 0.3, whatever the row."""
+    taken = []
+
+    def measured(config, sets, device, scale):
+        taken.append((config.lr, scale, config.seed, len(sets[0])))
+        return {"AP": 0.5 - abs(config.lr - 2e-3) * 100 - abs(scale - 0.3) / 10}
+
+    search = experiment.SearchSpace(share=2, lrs=(1e-3, 2e-3, 4e-3), scales=(0.3, 1.0))
+    recipe = dataclasses.replace(RECIPES["smoke"], search=search, curve=(4, 16), seeds=2)
+    monkeypatch.setitem(RECIPES, "smoke", recipe)
+    monkeypatch.setattr(experiment, "train_cell", measured)
+    assert run("ablation", "--output", tmp_path, "--rows", "fpn", "--curves") == 0
+    tried, trained = taken[:4], taken[4:]
+    assert tried == [(1e-3, 1.0, 100, 4), (2e-3, 1.0, 100, 4), (4e-3, 1.0, 100, 4), (2e-3, 0.3, 100, 4)]
+    assert trained == [(2e-3, 0.3, 0, 8), (2e-3, 0.3, 1, 8), (2e-3, 0.3, 0, 4), (2e-3, 0.3, 0, 16)]
+    rows = read_results(tmp_path / "ablation.json")["rows"]
+    assert [row["key"].partition("/")[0] for row in rows] == ["search"] * 4 + ["fpn"] * 2 + ["curve"] * 2
+
+
+def test_the_scale_of_initial_weights_changes_no_output():
+    torch.manual_seed(0)
+    model = create_detector("ssd", 3, backbone="resnet10t", neck="mlfpn", image_size=64, neck_kwargs=TINY).train()
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before = model.pyramid(x)
+        weights = model.pyramid.neck.reduce.conv.weight.clone()
+        experiment.scale_initial_weights(model, 3.0)
+        after = model.pyramid(x)
+    assert torch.allclose(model.pyramid.neck.reduce.conv.weight, 3 * weights)
+    assert all(torch.allclose(x, y, rtol=0.05, atol=0.05) for x, y in zip(before, after))
+
+
+def test_several_processes_fill_one_file(tmp_path):
+    first = Results(tmp_path, "ablation", torch.device("cpu"), {})
+    second = Results(tmp_path, "ablation", torch.device("cpu"), {})
+    first.add("a", value=1)
+    second.add("b", value=2)
+    first.add("c", value=3)
+    assert [row["key"] for row in read_results(tmp_path / "ablation.json")["rows"]] == ["a", "b", "c"]
 
 
 def test_a_backbone_without_weights_is_not_compared_to_one_with(tmp_path, monkeypatch):
