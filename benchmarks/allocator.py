@@ -20,7 +20,7 @@ _STEPS = """
 import json, resource, sys, time
 import torch
 from detectors import create_detector
-from detectors.training.allocator import keep_freed_memory
+from detectors.training.memory import keep_freed_memory
 batch, steps, keep = map(int, sys.argv[1:])
 if keep and not keep_freed_memory():
     sys.exit("the C library of this machine takes no such setting")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from detectors.training.cells import Cell
     from detectors.training.config import TrainConfig
+    from detectors.training.evaluation import Cell
 
 EDGES = (24, 48, 96, 193)
 
@@ -30,9 +30,8 @@ class Demo:
     def run(self) -> int:
         from detectors.data import SyntheticScales, evaluation_transforms
         from detectors.saving import load
-        from detectors.training.cells import cells_of
-        from detectors.training.evaluation import CocoResult, detect
-        from detectors.training.failures import TrainingStopped
+        from detectors.training.checkpoint import TrainingStopped
+        from detectors.training.evaluation import CocoResult, cells_of, detect
         from detectors.training.run import train
         from detectors.training.run_log import write_json
 

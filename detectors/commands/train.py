@@ -30,7 +30,7 @@ class Train(TrainConfig):
     """Delete the run in --output first."""
 
     def run(self) -> int:
-        from detectors.training.failures import TrainingStopped
+        from detectors.training.checkpoint import TrainingStopped
         from detectors.training.run import train
 
         try:

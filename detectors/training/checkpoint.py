@@ -1,10 +1,12 @@
 """Checkpoints that are whole or not there: written beside, synced, renamed, and checked by digest when read."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +152,26 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class TrainingStopped(RuntimeError):
+    """A run ended early for a reason that its user can do something about; a checkpoint is there."""
+
+
+@contextlib.contextmanager
+def disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
+    """Turn a full disk into a `TrainingStopped` that names the checkpoint to go on from."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        whole = next((f for f in (checkpoints.last, checkpoints.previous) if f.exists() and not damage(f)), None)
+        kept = f"the checkpoint {whole} is whole" if whole else "there is no checkpoint yet"
+        raise TrainingStopped(
+            f"the disk of {checkpoints.last.parent} is full ({error}); {kept}. Make room, then go on with --resume"
+        ) from error
+    except Exception as error:  # safetensors reports a full disk by an error of its own
+        if "No space left" not in str(error):
+            raise
+        raise TrainingStopped(f"the disk of {checkpoints.last.parent} is full; make room, then --resume") from error

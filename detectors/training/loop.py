@@ -15,11 +15,11 @@ from detectors.data import DetectionDataset
 from detectors.models.ssd import SSD
 from detectors.saving import save
 from detectors.training.batch_norm import quicken_batch_norms
-from detectors.training.checkpoint import Checkpoints, replace_folder
+from detectors.training.checkpoint import Checkpoints, TrainingStopped, disk_errors, replace_folder
 from detectors.training.config import TrainConfig
 from detectors.training.data import Batch, StepBatches, default_workers, is_distributed, training_loader
 from detectors.training.evaluation import Interrupted, evaluate
-from detectors.training.failures import TrainingStopped, disk_errors, memory_errors
+from detectors.training.memory import memory_errors
 from detectors.training.metrics import Means, Metrics, Progress, Report, Reports
 from detectors.training.run_log import LOGGER
 from detectors.training.step import Stepper

@@ -11,11 +11,11 @@ import torch
 from detectors.data import DetectionDataset, mosaic
 from detectors.models.ssd import SSD
 from detectors.saving import build, describe
-from detectors.training.allocator import keep_freed_memory
 from detectors.training.config import TrainConfig, differences, given, read_config
 from detectors.training.data import augmentation, fingerprint, open_datasets, warn_of_small_boxes
 from detectors.training.evaluation import allow_detections, crowding
 from detectors.training.loop import Loop
+from detectors.training.memory import keep_freed_memory
 from detectors.training.metrics import Metrics, Progress
 from detectors.training.pictures import draw_results
 from detectors.training.run_log import (
@@ -47,7 +47,7 @@ def train(
 ) -> bool:
     """Train as `config` says; true if the run came to its end, false if a signal stopped it after a checkpoint.
 
-    On the CPU this process keeps freed memory from then on (`allocator`), which makes training faster.
+    On the CPU this process keeps freed memory from then on (`memory`), which makes training faster.
 
     Args:
         config: the options.

@@ -55,7 +55,7 @@ class Stepper:
             self.frozen.requires_grad_(False)
         self.average = WeightAverage(model, config.ema) if config.ema else None
         if config.checkpoint_activations:
-            from detectors.training.activations import checkpoint_activations
+            from detectors.training.memory import checkpoint_activations
 
             checkpoint_activations(model)
         if config.compile:

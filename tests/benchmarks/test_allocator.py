@@ -14,7 +14,7 @@ needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the 
 _MAPPINGS = """
 import ctypes, sys
 if sys.argv[1] == "keep":
-    from detectors.training.allocator import keep_freed_memory
+    from detectors.training.memory import keep_freed_memory
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

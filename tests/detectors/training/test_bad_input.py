@@ -11,8 +11,7 @@ import torch
 from training_runs import tiny_config, write_data
 
 from detectors.training import checkpoint
-from detectors.training.checkpoint import Checkpoints
-from detectors.training.failures import TrainingStopped
+from detectors.training.checkpoint import Checkpoints, TrainingStopped
 from detectors.training.run import train
 from detectors.training.step import Stepper
 

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from detectors.data import DetectionDataset, ImageRecord, SyntheticScales, evaluation_transforms
-from detectors.training.cells import cells_of, evaluate_cells
 from detectors.training.evaluation import (
     FIGURES,
     CocoResult,
     Detection,
     Interrupted,
     allow_detections,
+    cells_of,
     crowding,
     detect,
     evaluate,
+    evaluate_cells,
 )
 
 

@@ -10,8 +10,8 @@ from training_runs import tiny_config
 
 from detectors import create_detector
 from detectors.training import TrainConfig
+from detectors.training.checkpoint import TrainingStopped
 from detectors.training.data import Batch
-from detectors.training.failures import TrainingStopped
 from detectors.training.metrics import Means
 from detectors.training.run import make_accelerator, train
 from detectors.training.step import VALUES, GuardedOptimizer, Stepper, WeightAverage

