@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyramids import create_neck
+from pyramids import Neck, NeckSequence, create_neck
 from pyramids.registry import neck_class
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -48,13 +48,13 @@ def registered(name: str) -> Subject:
         ValueError: for an unknown name; suggests the nearest.
     """
 
-    def build(channels: Sequence[int], strides: Sequence[int]) -> nn.Module:
+    def build(channels: Sequence[int], strides: Sequence[int]) -> Neck:
         return create_neck(name, channels, strides, **SETTINGS.get(name, {}))
 
-    def build_refined(channels: Sequence[int], strides: Sequence[int]) -> nn.Module:
+    def build_refined(channels: Sequence[int], strides: Sequence[int]) -> Neck:
         first = create_neck(REFINED[name], channels, strides, **SETTINGS.get(REFINED[name], {}))
         second = build(first.out_channels, first.out_strides)
-        return nn.Sequential(OrderedDict([(REFINED[name], first), (name, second)]))
+        return NeckSequence([first, second])
 
     if name in REFINED:
         return Subject(name, neck_class(REFINED[name]).default_strides, build_refined)
