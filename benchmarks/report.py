@@ -155,11 +155,11 @@ class Report:
         """What the sweep over timm's architectures left, which writes a page of its own."""
         file = self.output / "timm.json"
         if not file.exists():
-            return [["MLFPN on every architecture of timm", MISSING]]
+            return [["Three necks on every architecture of timm", MISSING]]
         rows = json.loads(file.read_text())["rows"]
         served = sum("size" in row for row in rows)
-        text = f"{served} of {len(rows)} architectures, on the meta device"
-        return [["[MLFPN on every architecture of timm](timm.md)", text]]
+        text = f"{served} of {len(rows)} pairs of a neck and an architecture, on the meta device"
+        return [["[Three necks on every architecture of timm](timm.md)", text]]
 
 
 def _origin(content: Mapping[str, Any]) -> list[str]:

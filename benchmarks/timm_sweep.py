@@ -1,8 +1,9 @@
-"""Every architecture of timm under MLFPN: what works, at which size, from which maps, and why the rest does not.
+"""Every architecture of timm under three necks: what works, at which size, from which maps, and why the rest does not.
 
-`python -m benchmarks.timm_sweep` runs `attach(name, "mlfpn")` at 320x512 on the meta device, where weights and maps
-have shapes and no values, and follows the advice of the error where a model does not take that size. It resumes where
-it was stopped and writes `timm.json` and `timm.md`.
+`python -m benchmarks.timm_sweep` runs `attach(name, neck)` at 320x512 for MLFPN (maps of strides 8 and 16), FPN (8, 16
+and 32) and the simple feature pyramid (the last map, as it is), on the meta device, where weights and maps have shapes
+and no values, and follows the advice of the error where a model does not take that size. It resumes where it was
+stopped and writes `timm.json` and `timm.md`.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from pyramids import FeaturePyramid, attach
 from pyramids.weightless import needs_data, weightless
 
 Size = tuple[int, int]
+# The necks, and what they ask of a backbone.
+NECKS = {"mlfpn": "strides 8, 16", "fpn": "strides 8, 16, 32", "simple": "the last map, of a stride near 16"}
 # The size of the paper's comparison, then larger ones for models whose nearest size is too small for six scales.
 SIZES: tuple[Size, ...] = ((320, 512), (512, 512), (640, 640))
 ADVICE = re.compile(r"nearest size found that it takes is (\d+)x(\d+)")
@@ -44,10 +47,10 @@ def in_turn(family: dict[str, str]) -> list[str]:
     return sorted(family, key=lambda name: order[name])
 
 
-def run(name: str, size: Size, real: bool = False) -> FeaturePyramid:
+def run(name: str, neck: str, size: Size, real: bool = False) -> FeaturePyramid:
     """Build and run at one size, on the meta device or in earnest; the maps must be what the pyramid declares."""
     with torch.no_grad(), nullcontext() if real else weightless():
-        pyramid = attach(name, "mlfpn", image_size=size).eval()
+        pyramid = attach(name, neck, image_size=size).eval()
         maps = pyramid(torch.empty(1, 3, *size))
     got = [(x.shape[1], (x.shape[2], x.shape[3])) for x in maps]
     declared = list(zip(pyramid.out_channels, pyramid.output_sizes(size)))
@@ -56,26 +59,27 @@ def run(name: str, size: Size, real: bool = False) -> FeaturePyramid:
     return pyramid
 
 
-def run_somewhere(name: str, size: Size) -> FeaturePyramid:
+def run_somewhere(name: str, neck: str, size: Size) -> FeaturePyramid:
     """Run on the meta device; in earnest the few models that read values of their tensors on the way."""
     try:
-        return run(name, size)
+        return run(name, neck, size)
     except (RuntimeError, ValueError) as error:
         if not needs_data(error):
             raise
-    return run(name, size, real=True)
+    return run(name, neck, size, real=True)
 
 
-def examine(name: str) -> dict[str, Any]:
-    """One row of the table: the size that worked and the maps that served, or the reason why none did."""
+def examine(pair: tuple[str, str]) -> dict[str, Any]:
+    """What became of an architecture under a neck: the size that worked and the maps that served, or why none did."""
+    name, neck = pair
     start = time.perf_counter()
     reason = ""
     for size in SIZES:
         for _ in range(2):
             try:
-                pyramid = run_somewhere(name, size)
-            except Exception as error:  # a row of the table, whatever it is
-                reason = reason or f"{type(error).__name__}: {error}".splitlines()[0]
+                pyramid = run_somewhere(name, neck, size)
+            except Exception as error:  # a row of the results, whatever it is
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 advice = ADVICE.search(str(error))
                 if advice is None:
                     break
@@ -84,63 +88,85 @@ def examine(name: str) -> dict[str, Any]:
             backbone = pyramid.backbone
             return {
                 "name": name,
+                "neck": neck,
                 "size": list(size),
                 "taps": [[tap.stride, tap.channels] for tap in backbone.taps],
                 "nhwc": any(tap.nhwc for tap in backbone.taps),
                 "parameters": sum(p.numel() for p in backbone.body.parameters()),
+                "unused": len(pyramid.unused_parameters),
                 "seconds": round(time.perf_counter() - start, 2),
             }
-    return {"name": name, "reason": reason, "seconds": round(time.perf_counter() - start, 2)}
+    return {"name": name, "neck": neck, "reason": reason, "seconds": round(time.perf_counter() - start, 2)}
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """The rows in Markdown, under a summary."""
-    rows = list(rows)
-    served = [row for row in rows if "size" in row]
-    sizes = Counter("x".join(map(str, row["size"])) for row in served)
-    lines = [
-        "# MLFPN on every architecture of timm",
-        "",
-        f'`attach(name, "mlfpn")` builds and runs on {len(served)} of the {len(rows)} architectures of '
-        f"timm {timm.__version__}: {sizes['320x512']} at 320x512, the others at the size given. "
-        "All run on the meta device, but the few that read values of their tensors, which run on the CPU. "
-        "A tap is the stride of the backbone's map and its channels; where it is not 8 and 16, the map is resampled.",
-        "",
-        "| architecture | family | size | taps, or why not |",
-        "|---|---|---|---|",
-    ]
+    """The rows in Markdown, one line per architecture, under a summary."""
+    results: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
-        if "size" in row:
-            taps = ", ".join(f"{stride} ({channels})" for stride, channels in row["taps"])
-            lines.append(f"| {row['name']} | {row['family']} | {row['size'][0]}x{row['size'][1]} | {taps} |")
-        else:
-            lines.append(f"| {row['name']} | {row['family']} | none | {row['reason'].replace('|', ' ')} |")
+        results.setdefault(row["name"], {})[row["neck"]] = row
+    wasteful = [name for name, by_neck in results.items() if any(row.get("unused") for row in by_neck.values())]
+    lines = [
+        "# Three necks on every architecture of timm",
+        "",
+        f"`attach(name, neck)` on the {len(results)} architectures of timm {timm.__version__}. All run on the meta "
+        "device, but the few that read values of their tensors, which run on the CPU. Every parameter that is left in "
+        f"a backbone gets a gradient{', but in ' + ', '.join(wasteful) if wasteful else ''}.",
+        "",
+        "| neck | asks for | runs on | of them at 320x512 |",
+        "|---|---|---:|---:|",
+    ]
+    for neck, asked in NECKS.items():
+        sizes = [by_neck[neck]["size"] for by_neck in results.values() if "size" in by_neck[neck]]
+        lines.append(f"| {neck} | {asked} | {len(sizes)} of {len(results)} | {sizes.count([320, 512])} |")
+    lines += [
+        "",
+        "A tap is the stride of the backbone's map and its channels. Where the stride is not the one that the neck "
+        "asks for, the map is resampled; the simple pyramid takes it as it is. The size is given where it is not "
+        "320x512.",
+        "",
+        f"| architecture | family | {' | '.join(f'taps for {neck}' for neck in NECKS)} |",
+        f"|---|---|{'---|' * len(NECKS)}",
+    ]
+    for name, by_neck in results.items():
+        family = next(iter(by_neck.values()))["family"]
+        lines.append(f"| {name} | {family} | {' | '.join(entry(by_neck[neck]) for neck in NECKS)} |")
     return "\n".join(lines) + "\n"
+
+
+def entry(result: dict[str, Any]) -> str:
+    """The taps of one architecture under one neck, or why there are none."""
+    if "size" not in result:
+        return str(result["reason"]).replace("|", " ")
+    taps = ", ".join(f"{stride} ({channels})" for stride, channels in result["taps"])
+    return taps if result["size"] == [320, 512] else f"{taps} at {result['size'][0]}x{result['size'][1]}"
 
 
 def main() -> None:
     """Run what is still missing, in `--jobs` processes, then write both files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs/results"))
-    parser.add_argument("--partial", type=Path, default=Path("runs/timm_sweep.jsonl"), help="what is done so far")
+    parser.add_argument("--partial", type=Path, default=Path("runs/timm_sweep_necks.jsonl"), help="what is done so far")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--names", nargs="*", default=None, help="only these, again")
+    parser.add_argument("--sample", type=int, default=None, help="only this many, of different families")
     args = parser.parse_args()
     args.partial.parent.mkdir(parents=True, exist_ok=True)
     lines = args.partial.read_text().splitlines() if args.partial.exists() else []
-    done = {row["name"]: row for row in map(json.loads, lines)}
+    done = {(row["name"], row["neck"]): row for row in map(json.loads, lines)}
     family = families()
-    todo = [name for name in in_turn(family) if name not in done] if args.names is None else args.names
+    names = in_turn(family)[: args.sample] if args.names is None else args.names
+    todo = [(name, neck) for name in names for neck in NECKS if args.names or (name, neck) not in done]
     context = multiprocessing.get_context("spawn")
     with (
         context.Pool(args.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool,
         args.partial.open("a") as file,
     ):
         for row in pool.imap_unordered(examine, todo):
-            done[row["name"]] = row
+            done[row["name"], row["neck"]] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
-    rows = [{**done[name], "family": family[name]} for name in family]
+    seen = {name for name, _ in done}
+    rows = [{**done[name, neck], "family": family[name]} for name in family if name in seen for neck in NECKS]
     args.output.mkdir(parents=True, exist_ok=True)
     document = {"timm": timm.__version__, "torch": torch.__version__, "rows": rows}
     (args.output / "timm.json").write_text(json.dumps(document, indent=0) + "\n")

@@ -17,24 +17,28 @@ from .weightless import Hooks, run_blank, run_twin
 
 
 class Cut(nn.Module):
-    """Zeros in place of a module whose output no map depends on.
+    """Zeros in place of a module whose output no map depends on, of the input's shape unless told otherwise.
 
     Args:
-        scalar: one zero, which fits any sum, in place of zeros of the input's shape.
+        scalar: one zero, which fits any sum.
+        width: of the last dimension.
     """
 
-    def __init__(self, scalar: bool = False) -> None:
+    def __init__(self, *, scalar: bool = False, width: int | None = None) -> None:
         super().__init__()
         self.scalar = scalar
+        self.width = width
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Zeros in the structure of the first argument."""
         if isinstance(x, (list, tuple)):
             return type(x)(self(item) for item in x)
-        return x.new_zeros(()) if self.scalar else torch.zeros_like(x)
+        if self.scalar:
+            return x.new_zeros(())
+        return torch.zeros_like(x) if self.width is None else x.new_zeros(*x.shape[:-1], self.width)
 
     def extra_repr(self) -> str:
-        return f"scalar={self.scalar}"
+        return f"scalar={self.scalar}, width={self.width}"
 
 
 class PrunedNet(nn.Module):
@@ -108,7 +112,8 @@ def _cut(module: nn.Module, prefix: str, used: set[int], runs: Any) -> Iterator[
     for name, child in reversed(list(module.named_children())):
         parameters = list(child.parameters())
         dead = bool(parameters) and not any(id(parameter) in used for parameter in parameters)
-        for replacement in (Cut(), Cut(scalar=True)) if dead else ():
+        wide = [Cut(width=child.out_features)] if isinstance(child, nn.Linear) else []
+        for replacement in [Cut(), Cut(scalar=True), *wide] if dead else []:
             setattr(module, name, replacement)
             if runs():
                 yield prefix + name, replacement

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.ops import MultiScaleRoIAlign
@@ -54,6 +54,18 @@ def faster_rcnn() -> nn.Module:
     )
 
 
+def mask_rcnn() -> nn.Module:
+    return MaskRCNN(
+        pyramid().as_torchvision(),
+        num_classes=3,
+        rpn_anchor_generator=anchors(3, 3),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], output_size=7, sampling_ratio=2),
+        mask_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], output_size=14, sampling_ratio=2),
+        min_size=SIZE,
+        max_size=SIZE,
+    )
+
+
 def ssd() -> nn.Module:
     backbone = unequal().as_torchvision(per_map=True)
     generator = DefaultBoxGenerator([[2], [2, 3], [2, 3], [2, 3], [2], [2]])
@@ -61,13 +73,16 @@ def ssd() -> nn.Module:
     return SSD(backbone, generator, (300, 300), num_classes=3, head=head)
 
 
-@pytest.mark.parametrize("detector", [retinanet, fcos, faster_rcnn, ssd], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("detector", [retinanet, fcos, faster_rcnn, mask_rcnn, ssd], ids=lambda f: f.__name__)
 def test_training_step_and_inference(detector: object) -> None:
     torch.manual_seed(0)
     model: nn.Module = detector()  # type: ignore[operator]
     images = [torch.rand(3, SIZE, SIZE), torch.rand(3, SIZE, SIZE)]
     boxes = torch.tensor([[10.0, 20.0, 60.0, 90.0], [50.0, 40.0, 120.0, 110.0]])
-    targets = [{"boxes": boxes, "labels": torch.tensor([1, 2])} for _ in images]
+    masks = torch.zeros(2, SIZE, SIZE, dtype=torch.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
+        mask[y1:y2, x1:x2] = 1
+    targets = [{"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks} for _ in images]
 
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -90,7 +105,9 @@ def test_training_step_and_inference(detector: object) -> None:
         detections = model(images)
     assert len(detections) == 2
     for found in detections:
-        assert set(found) == {"boxes", "scores", "labels"}
+        assert set(found) - {"masks"} == {"boxes", "scores", "labels"}
+        if isinstance(model, MaskRCNN):
+            assert found["masks"].shape == (len(found["scores"]), 1, SIZE, SIZE)
         assert found["boxes"].shape == (len(found["scores"]), 4)
 
 

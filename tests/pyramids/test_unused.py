@@ -18,6 +18,7 @@ from pyramids.unused import Cut
 from pyramids.weightless import weightless
 
 ROWS = json.loads((Path(__file__).parents[2] / "docs" / "results" / "timm.json").read_text())["rows"]
+ROWS = [row for row in ROWS if row.get("neck", "mlfpn") == "mlfpn"]
 SIZES = {row["name"]: tuple(row["size"]) for row in ROWS if "size" in row}
 # timm's feature extractors of these keep stages that no map of strides 8 and 16, or 8, 16 and 32, needs.
 KEEPERS = [
@@ -45,6 +46,12 @@ def smallest_of_each_family() -> list[str]:
     for row in (row for row in ROWS if "size" in row and timm.is_model(row["name"])):
         best[row["family"]] = min(best.get(row["family"], row), row, key=lambda r: r["parameters"])
     return [row["name"] for row in best.values()]
+
+
+def test_of_two_branches_one_is_left() -> None:
+    with weightless():
+        backbone = create_backbone("crossvit_9_dagger_240", (16,), native=True, image_size=(240, 240)).eval()
+    assert without_gradient(backbone, (240, 240)) == []
 
 
 def without_gradient(backbone: Backbone, size: tuple[int, int]) -> list[str]:
@@ -187,11 +194,11 @@ class TestCut:
         backbone = create_backbone("resnet10t", (8, 16, 32)).requires_grad_(False)
         assert backbone.unused_parameters == []
 
-    @pytest.mark.parametrize("scalar", [False, True])
-    def test_zeros_of_any_structure(self, scalar: bool) -> None:
+    @pytest.mark.parametrize(
+        ("cut", "shape"), [(Cut(), (2, 3)), (Cut(scalar=True), ()), (Cut(width=5), (2, 5))], ids=["like", "scalar", "wide"]
+    )
+    def test_zeros_of_any_structure(self, cut: Cut, shape: tuple[int, ...]) -> None:
         x = torch.rand(2, 3)
-        shape = () if scalar else (2, 3)
-        cut = Cut(scalar)
         assert torch.equal(cut(x, 3, flag=True), torch.zeros(shape))
         assert [y.shape for y in cut((x, x))] == [shape, shape]
 
