@@ -195,7 +195,9 @@ class TestCut:
         assert backbone.unused_parameters == []
 
     @pytest.mark.parametrize(
-        ("cut", "shape"), [(Cut(), (2, 3)), (Cut(scalar=True), ()), (Cut(width=5), (2, 5))], ids=["like", "scalar", "wide"]
+        ("cut", "shape"),
+        [(Cut(), (2, 3)), (Cut(scalar=True), ()), (Cut(width=5), (2, 5))],
+        ids=["like", "scalar", "wide"],
     )
     def test_zeros_of_any_structure(self, cut: Cut, shape: tuple[int, ...]) -> None:
         x = torch.rand(2, 3)
