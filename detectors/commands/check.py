@@ -42,6 +42,7 @@ class Check:
     def run(self) -> int:
         from detectors.data import check_dataset
         from detectors.data.progress_bar import progress_bar
+        from detectors.training.evaluation import crowding
         from detectors.training.run_log import write_json
 
         self._check_options()
@@ -55,6 +56,10 @@ class Check:
             progress=progress_bar,
         )
         show(report)
+        for split, dataset in report.datasets.items():
+            warning = crowding(split, dataset)
+            if warning:
+                print(f"warning: {warning}")
         if self.json is not None:
             self.json.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.json, report.to_json())

@@ -131,7 +131,7 @@ def test_full_disk_is_told_and_the_last_checkpoint_kept(
 def test_out_of_gpu_memory_says_the_batch_and_what_to_try(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **wishes: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Stepper, "__call__", fail)

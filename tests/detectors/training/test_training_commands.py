@@ -33,6 +33,26 @@ def test_check_of_good_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "--settings anchor_sizes=[" in capsys.readouterr().out
 
 
+def test_check_and_eval_tell_of_more_objects_than_count(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_data(tmp_path / "data", train=1, val=1)
+    content = json.loads((data / "val.json").read_text())
+    boxes = [[x, y, 6, 6] for x in range(0, 180, 9) for y in range(0, 63, 9)]  # 140
+    first = content["annotations"][0]
+    content["annotations"] = [{**first, "id": i, "bbox": box, "area": 36} for i, box in enumerate(boxes, start=1)]
+    (data / "val.json").write_text(json.dumps(content))
+    main(["check", "--data", str(data)])
+    told = "val: 1 image has more than 100 objects (up to 140), but AP counts 100 detections per image"
+    assert f"warning: {told}" in capsys.readouterr().out
+    options = ["eval", "--data", str(data), "--checkpoint", str(run), "--device", "cpu", "--json", str(tmp_path / "f")]
+    assert main(options) == 0
+    assert told in capsys.readouterr().err
+    assert main([*options, "--max-detections", "140"]) == 0
+    assert told not in capsys.readouterr().err
+    assert "AR140" in json.loads((tmp_path / "f").read_text())
+
+
 def test_check_of_bad_data_and_training_agree(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     content = json.loads((data / "train.json").read_text())
