@@ -29,7 +29,7 @@ def cache_folder() -> Path:
 
 
 def probe_pictures(
-    paths: Sequence[Path], root: Path, *, cache: bool = True, progress: Progress | None = None
+    paths: Sequence[str], root: Path, *, cache: bool = True, progress: Progress | None = None
 ) -> list[Probe | str]:
     """Size and orientation of every picture after decoding it on all cores, or the reason why it cannot be used.
 
@@ -44,9 +44,9 @@ def probe_pictures(
     file = cache_folder() / "pictures" / f"{_digest(str(root.resolve()))}.json"
     before = _read(file) if cache else {}
     keys = [_key(path) for path in paths] if cache else [None] * len(paths)
-    found: dict[Path, Probe | str] = {}
+    found: dict[str, Probe | str] = {}
     for path, key in zip(paths, keys):
-        entry = before.get(str(path))
+        entry = before.get(path)
         if key is not None and entry is not None and tuple(entry[:2]) == key:
             found[path] = Probe(*entry[2:])
     rest = [path for path in dict.fromkeys(paths) if path not in found]
@@ -55,7 +55,7 @@ def probe_pictures(
             results: Iterable[Any] = pool.map(_probe, rest)
             found.update(zip(rest, progress(results, len(rest)) if progress is not None else results))
         if cache:
-            known = {str(path): [*key, *found[path]] for path, key in zip(paths, keys) if key and _usable(found[path])}
+            known = {path: [*key, *found[path]] for path, key in zip(paths, keys) if key and _usable(found[path])}
             with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not results
                 file.parent.mkdir(parents=True, exist_ok=True)
                 text = json.dumps({**before, **known})
@@ -87,7 +87,7 @@ def unpacked(archive: Path) -> Path:
     return inner[0] if len(inner) == 1 and inner[0].is_dir() else folder
 
 
-def _probe(path: Path) -> Probe | str:
+def _probe(path: str) -> Probe | str:
     try:
         return probe_image(path)
     except ValueError as error:
@@ -98,7 +98,7 @@ def _usable(result: Probe | str) -> bool:
     return isinstance(result, Probe)
 
 
-def _key(path: Path) -> tuple[int, int] | None:
+def _key(path: str) -> tuple[int, int] | None:
     try:
         stat = os.stat(path)
     except OSError:

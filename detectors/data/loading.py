@@ -1,6 +1,8 @@
 """Data folders of any of the three formats as data sets."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -54,7 +56,8 @@ class DataFolder:
         """
         if split not in self._readers:
             raise ValueError(f"{self.path} has no split '{split}'; it has {', '.join(self.splits)}")
-        raw = self._readers[split]()
+        with _without_collection():
+            raw = self._readers[split]()
         if not raw.images:
             raise ValueError(f"split '{split}' of {self.path} is empty: it names no images{_first(raw.problems)}")
         if not raw.class_names:
@@ -172,6 +175,18 @@ def find_splits(folder: Path | str, format: Format | None = None) -> list[str]:
         ValueError: the folder has several formats.
     """
     return DataFolder(folder, format).splits
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """No garbage collection: a million small objects that all stay would be looked through again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _root(path: Path) -> tuple[Path, str | None, Format | None]:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from detectors.data.split_names import split_of_folders
@@ -18,7 +17,7 @@ class Found:
     `file` is its place in the tree, empty beyond the tree.
     """
 
-    path: Path
+    path: str
     file: str = ""
     told: str = ""
     reason: str = ""
@@ -61,25 +60,25 @@ class PictureFinder:
         for base in self.bases:
             file = f"{base}/{name}" if base else name
             if file in known:
-                return Found(self.tree.path(file), file)
+                return Found(self.tree.located(file), file)
         return self._outside(name) or self._by_name(_plain(name))
 
     def _outside(self, name: str) -> Found | None:
         """A picture beyond the tree, or by a path with dots in it."""
         if os.path.isabs(name):
-            return Found(Path(name)) if os.path.isfile(name) else None
+            return Found(name) if os.path.isfile(name) else None
         if "./" in name:
             for base in self.bases:
                 file = join(base, name)
                 if file in self.tree.known:
-                    return Found(self.tree.path(file), file)
-                if file.startswith("../") and os.path.isfile(self.tree.path(file)):
-                    return Found(Path(os.path.normpath(self.tree.path(file))))
+                    return Found(self.tree.located(file), file)
+                if file.startswith("../") and os.path.isfile(self.tree.located(file)):
+                    return Found(os.path.normpath(self.tree.located(file)))
         return None
 
     def _by_name(self, name: str) -> Found:
         parts = [part for part in folded(name).split("/") if part not in ("", ".", "..")]
-        expected = self.tree.path(join(self.bases[0], name)) if not os.path.isabs(name) else Path(name)
+        expected = name if os.path.isabs(name) else self.tree.located(join(self.bases[0], name))
         if not parts:
             return Found(expected, reason="the image has no file name")
         candidates = self._files.get(parts[-1]) or self._stems.get(without_suffix(parts[-1]))
@@ -92,7 +91,7 @@ class PictureFinder:
                 best = here
                 break
         if len(best) == 1:
-            return Found(self.tree.path(best[0]), best[0], told=f"read from {best[0]}")
+            return Found(self.tree.located(best[0]), best[0], told=f"read from {best[0]}")
         if best:
             return Found(expected, reason=f"the image file is missing, and {len(best)} others could be it: {best[:3]}")
         return Found(expected, reason="the image file is missing")

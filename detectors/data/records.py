@@ -34,13 +34,13 @@ class ImageRecord:
 
 @dataclass(slots=True)
 class RawImage:
-    """An image as its annotation file names it; `size` is the (height, width) that the file claims.
+    """An image as its annotation file names it, at `path`; `size` is the (height, width) that the file claims.
 
     `fractions` says that its boxes are fractions of the image, `labeled` that there is an annotation for it, if only
     an empty one.
     """
 
-    path: Path
+    path: str
     image_id: int
     name: str
     size: tuple[int, int] | None = None

@@ -86,7 +86,7 @@ class _Placement:
         self.scale = np.ones((count, 2))
         self.turned: dict[int, Probe] = {}
         self.images: list[tuple[RawImage, tuple[int, int]]] = []
-        by_path: dict[Path, int] = {}
+        by_path: dict[str, int] = {}
         labeled = set(raw.boxes.image)
         for number, (image, probe) in enumerate(zip(raw.images, probes)):
             if isinstance(probe, str):
@@ -219,7 +219,7 @@ def _build(
         further = tuple(extras.get(row, {}) for row in sources[start:end]) if extras else ()
         records.append(
             ImageRecord(
-                image.path,
+                Path(image.path),
                 image.image_id,
                 image.name,
                 height,

@@ -10,12 +10,12 @@ from detectors.data.images import SUFFIXES
 
 def folded(name: str) -> str:
     """A name as a file system that ignores case and Unicode's composition compares it."""
-    return unicodedata.normalize("NFC", name).casefold()
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def is_picture(name: str) -> bool:
     """Whether a file name has the suffix of a picture."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    return f".{name.rpartition('.')[2]}".lower() in SUFFIXES
 
 
 class Tree:
@@ -35,6 +35,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._start = os.path.join(root, "")
         self.files: list[str] = []
         self.folders: list[str] = []
         seen: set[str] = set()
@@ -74,6 +75,10 @@ class Tree:
         """The path of a relative one."""
         return self.root / file
 
+    def located(self, file: str) -> str:
+        """The path of a relative one as text, which takes a fraction of the time."""
+        return f"{self._start}{file}"
+
     def file(self, folder: str, name: str) -> str | None:
         """The file of that name in a folder; in another case if there is only one."""
         return _pick(join(folder, name), self.known, self._files_by_fold)
@@ -108,7 +113,8 @@ def stem(file: str) -> str:
 
 def without_suffix(file: str) -> str:
     """A relative path without its suffix."""
-    return os.path.splitext(file)[0]
+    head, dot, tail = file.rpartition(".")
+    return head if dot and head and "/" not in tail and not head.endswith("/") else file
 
 
 def _by_fold(names: list[str]) -> dict[str, list[str]]:

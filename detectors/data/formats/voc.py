@@ -48,7 +48,7 @@ class VocFolder:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         files = [file for file in tree.files if file.lower().endswith(".xml")]
-        read = (read_annotation(tree.path(file)) for file in files[:50])
+        read = (read_annotation(tree.located(file)) for file in files[:50])
         known = any(found is not None and not found.error for found in read)
         self.homes = self._find_homes(files) if known else []
         self.listed = any(home.lists for home in self.homes)
@@ -58,7 +58,7 @@ class VocFolder:
     def annotations(self) -> dict[str, VocAnnotation]:
         """The content of each file that is an annotation."""
         files = [file for home in self.homes for file in home.files.values()]
-        found = ((file, read_annotation(self.tree.path(file))) for file in files)
+        found = ((file, read_annotation(self.tree.located(file))) for file in files)
         return {file: annotation for file, annotation in found if annotation is not None}
 
     @cached_property
@@ -218,13 +218,13 @@ class VocFolder:
             raw.problems.append(Problem(f"{split}: image {named[0]}", reason, kind=kind))
             found = named
         if found:
-            return RawImage(self.tree.path(found[0]), 0, found[0])
+            return RawImage(self.tree.located(found[0]), 0, found[0])
         finder = self._finder(home, split)
         sought = [text for text in (annotation.filename if annotation else "", name) if text]
         for text in sought:
             result = finder.find(text)
             if not result.reason:
-                shown = result.file or str(result.path)
+                shown = result.file or result.path
                 told = f"the annotation {file} is for {shown}"
                 raw.problems.append(
                     note(f"{split}: image {shown}", told, "a picture lies elsewhere or has another name")
@@ -235,7 +235,7 @@ class VocFolder:
             raw.problems.append(Problem(f"{split}: {file}", reason, kind="an annotation has no picture"))
             return None
         missing = join(home.pictures[0], name if is_picture(name) else f"{name}.jpg")
-        return RawImage(self.tree.path(missing), 0, missing)
+        return RawImage(self.tree.located(missing), 0, missing)
 
     def _finder(self, home: Home, split: str) -> PictureFinder:
         key = (home.annotations, split)

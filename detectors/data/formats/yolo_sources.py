@@ -30,18 +30,20 @@ class Source:
         """The pictures, those that a list names but that are not there too."""
         tree = self.labels.tree
         finder = PictureFinder(tree, [self.base, ""])
-        return [Found(tree.path(file), file) for file in self.files] + [finder.find(line) for line in self.lines]
+        return [Found(tree.located(file), file) for file in self.files] + [finder.find(line) for line in self.lines]
 
 
 def find_sources(tree: Tree, config: YoloConfig) -> dict[str, list[Source]]:
     """Sources of each split; folders of pictures that a configuration leaves out are splits too."""
     labels = LabelFiles(tree)
-    if not config.file and (_configured_below(tree) or not (labels.placed or any(map(labels.of, tree.pictures)))):
+    if not config.file and (
+        _configured_below(tree) or not (labels.placed or (labels.files and any(map(labels.of, tree.pictures))))
+    ):
         return {}
     found = {split: [_named(labels, config, name) for name in names] for split, names in config.sources.items()}
     if not found:
         found = _lists(labels)
-    covered = {str(picture.path) for sources in found.values() for source in sources for picture in source.pictures}
+    covered = {picture.path for sources in found.values() for source in sources for picture in source.pictures}
     for split, source in _by_folder(labels, config, covered):
         if split not in found:
             found[split] = [source]
@@ -109,7 +111,7 @@ def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str]) -> Ite
     tree = labels.tree
     pictures = tree.pictures
     if covered:
-        pictures = [picture for picture in pictures if str(tree.path(picture)) not in covered]
+        pictures = [picture for picture in pictures if tree.located(picture) not in covered]
     if not any(labels.of(picture) for picture in pictures) and (config.sources or not (config.names and labels.placed)):
         return
     named: dict[str | None, list[str]] = {}

@@ -205,7 +205,7 @@ COORDINATES = st.floats(-50, 90) | st.sampled_from([math.nan, math.inf, -math.in
 
 @given(st.tuples(COORDINATES, COORDINATES, COORDINATES, COORDINATES))
 def test_clipped_boxes_lie_inside(corners: tuple[float, float, float, float]) -> None:
-    raw = RawSplit("x", ["cat"], [1], RawBoxes("line"), [RawImage(Path("a.png"), 1, "a.png")])
+    raw = RawSplit("x", ["cat"], [1], RawBoxes("line"), [RawImage("a.png", 1, "a.png")])
     raw.boxes.add(0, corners, 1, 1)
     [record], problems = make_records(raw, [Probe(30, 40)])
     if not len(record.boxes):
