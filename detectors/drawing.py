@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, make_grid
 
+from detectors.models.inputs import as_xyxy
+
 # Of names in fonts other than the default one, in pixels.
 FONT_SIZE = 12
 LONGEST_NAME = 30
@@ -39,6 +41,7 @@ def draw_detections(
     if canvas.is_floating_point():
         canvas = (canvas.clamp(0, 1) * 255).round()
     canvas = canvas.to(torch.uint8)
+    detections = as_xyxy(detections)
     boxes, labels = detections["boxes"].detach().cpu(), detections["labels"].detach().cpu()
     scores = detections["scores"].detach().cpu() if "scores" in detections else None
     if class_names is not None and any(not 1 <= label <= len(class_names) for label in labels.tolist()):

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 from detectors.data.dataset import Sample, Target, Transforms
 from detectors.data.iou_crop import choose_crop
 from detectors.data.photometric import distort
+from detectors.models.inputs import as_xyxy
 
 # ImageNet's mean color, which SSD paints around a picture that it zooms out of.
 MEAN_COLOR = (124, 116, 104)
@@ -170,19 +171,6 @@ def evaluation_transforms() -> Transforms:
     ((3, 320, 320), True)
     """
     return EvaluationTransform()
-
-
-def as_xyxy(target: Target) -> Target:
-    """The target with `tv_tensors.BoundingBoxes` of any format turned into XYXY; plain tensors are XYXY already.
-
-    >>> boxes = tv_tensors.BoundingBoxes([[1, 2, 3, 4]], format="XYWH", canvas_size=(9, 9))
-    >>> as_xyxy({"boxes": boxes})["boxes"].tolist()
-    [[1, 2, 4, 6]]
-    """
-    boxes = target["boxes"]
-    if not isinstance(boxes, tv_tensors.BoundingBoxes) or boxes.format == tv_tensors.BoundingBoxFormat.XYXY:
-        return target
-    return {**target, "boxes": F.convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)}
 
 
 def _select(target: Target, keep: Tensor) -> Target:

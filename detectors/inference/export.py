@@ -5,7 +5,6 @@ A file is compared with the detector before it takes its name, so that none is l
 
 import copy
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detectors.atomic import write_atomically
 from detectors.models.inputs import as_size
 from detectors.models.ssd import SSD
 
@@ -154,16 +154,18 @@ def _export(
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
     model = copy.deepcopy(detector).cpu().float().eval().requires_grad_(False)
     inputs = _probe(batch_size, len(model.image_mean), size or given or (0, 0))
-    # In the target's folder, so that taking the name at the end is one step.
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder, torch.no_grad():
-        partial = Path(folder) / path.name
-        found = check(model, write(FixedForm(model).eval(), inputs, partial), inputs)
-        if not found:
-            # Nothing is detected in the probe, so its suppression saw nothing. A twin that keeps every score shows it.
-            twin = copy.deepcopy(model)
-            twin.postprocess.score_threshold = 0.0
-            check(twin, write(FixedForm(twin).eval(), inputs, Path(folder) / f"twin{path.suffix}"), inputs)
-        os.replace(partial, path)
+
+    def fill(partial: Path) -> None:
+        if check(model, write(FixedForm(model).eval(), inputs, partial), inputs):
+            return
+        # Nothing is detected in the probe, so its suppression saw nothing. A twin that keeps every score shows it.
+        twin = copy.deepcopy(model)
+        twin.postprocess.score_threshold = 0.0
+        check(twin, write(FixedForm(twin).eval(), inputs, partial), inputs)
+        write(FixedForm(model).eval(), inputs, partial)
+
+    with torch.no_grad():
+        write_atomically(path, fill)
 
 
 def _probe(batch_size: int, channels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,7 @@ class AnchorGenerator(Protocol):
     """Default boxes of any kind, as `SSD` takes them: a module, or any callable with this attribute."""
 
     def __call__(
-        self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]], *, device: torch.device
+        self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]], *, device: torch.device | str
     ) -> Tensor:
         """Boxes (P, 4) as fractions (cx, cy, w, h) of an image, ordered by map, row, column, shape."""
 

@@ -11,6 +11,8 @@ from numbers import Integral
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import convert_bounding_box_format
 
 Target = Mapping[str, Tensor]
 
@@ -167,6 +169,20 @@ def _check_values(index: int, boxes: Tensor, labels: Tensor, size: tuple[int, in
             f"target {index}: label {row} is {int(labels[row])}: expected 1 to {num_classes - 1} "
             f"(num_classes={num_classes} counts the background, 0)"
         )
+
+
+def as_xyxy(target: Target) -> Target:
+    """The target with `tv_tensors.BoundingBoxes` of any format turned into XYXY; plain tensors are XYXY already.
+
+    >>> from torchvision import tv_tensors
+    >>> boxes = tv_tensors.BoundingBoxes([[1, 2, 3, 4]], format="XYWH", canvas_size=(9, 9))
+    >>> as_xyxy({"boxes": boxes})["boxes"].tolist()
+    [[1, 2, 4, 6]]
+    """
+    boxes = target.get("boxes") if isinstance(target, Mapping) else None  # other faults are `check_targets`'
+    if not isinstance(boxes, tv_tensors.BoundingBoxes) or boxes.format == tv_tensors.BoundingBoxFormat.XYXY:
+        return target
+    return {**target, "boxes": convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)}
 
 
 def batch_images(images: Sequence[Tensor], size: tuple[int, int] | None, *, antialias: bool = True) -> Tensor:

@@ -15,6 +15,7 @@ from detectors.models.head import SSDHead
 from detectors.models.inputs import (
     Target,
     as_size,
+    as_xyxy,
     check_class_names,
     check_images,
     check_targets,
@@ -114,9 +115,9 @@ class SSD(Detector, DetectorMethods):
 
         Args:
             images: RGB tensors `(3, H, W)` in 0..1, of any sizes.
-            targets: a dict for each image in training: `boxes` `(n, 4)` absolute xyxy float, `labels` `(n)` int64 from
-                1. An image without boxes has `(0, 4)` and `(0)`. Optional: `ignore_boxes` `(k, 4)`, regions such as
-                crowds, where nothing is background.
+            targets: a dict for each image in training: `boxes` `(n, 4)` absolute xyxy float (`tv_tensors.BoundingBoxes`
+                of another format are converted), `labels` `(n)` int64 from 1. An image without boxes has `(0, 4)` and
+                `(0)`. Optional: `ignore_boxes` `(k, 4)`, regions such as crowds, where nothing is background.
             validate: also check the values of images, boxes and labels; None does so on the CPU, since a look at values
                 on a GPU makes the host wait for it.
 
@@ -129,6 +130,7 @@ class SSD(Detector, DetectorMethods):
             raise ValueError("in training a detector needs targets; call eval() to detect")
         device = self.image_mean.device
         values = device.type == "cpu" if validate is None else validate
+        targets = [as_xyxy(target) for target in targets]
         check_images(images, len(self.image_mean), values=values)
         check_targets(images, targets, self.num_classes, values=values)
         boxes, labels = pad_targets(images, targets, device)

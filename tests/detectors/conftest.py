@@ -30,8 +30,8 @@ def shared() -> Path:
 def tiny() -> Callable[..., nn.Module]:
     """`tiny(name="ssd", num_classes=4, spread=1, **overrides)`: a detector of 64x64 images with random weights, seeded.
 
-    `spread` multiplies the weights of the class predictors: scores then lie apart, so that their order is no matter of
-    the last bits.
+    `spread` widens the class logits, to a deviation of 1 for 30: scores then lie apart, so that their order is not
+    a matter of the last bits.
     """
 
     def build(name: str = "ssd", num_classes: int = 4, spread: float = 1, **overrides: object) -> nn.Module:
@@ -44,10 +44,13 @@ def tiny() -> Callable[..., nn.Module]:
         elif "neck" not in overrides:
             small |= {"neck": "fpn", "neck_kwargs": {"out_channels": 16}}
         model = create_detector(name, num_classes, **{**small, **overrides})
-        with torch.no_grad():
-            for conv in model.head.classes:
-                conv.weight.mul_(spread)
-        return model
+        if spread != 1:
+            with torch.no_grad():
+                maps = model.eval().features(torch.rand(1, 3, *(model.image_size or (64, 64))))
+                for conv, x in zip(model.head.classes, maps):
+                    deviation = (conv(x) - conv.bias[:, None, None]).std(correction=0)
+                    conv.weight.mul_(spread / 30 / deviation)
+        return model.train()
 
     return build
 

@@ -48,6 +48,14 @@ def test_info_adds_up():
     assert flops["head"] == 2 * 84 * 9 * 16 * 6 * 7
 
 
+def test_info_with_settings(capsys):
+    settings = ["--settings", "neck.num_levels=2", "neck.channels=64", "aspect_ratios=[2]"]
+    assert main(["info", "m2det_320_vgg16", "--num-classes", "3", *settings, "--image-size", "320", "448"]) == 0
+    output = capsys.readouterr().out
+    assert "320x448" in output
+    assert f"{40 * 56 * 4:,}" in output
+
+
 def test_models(capsys):
     assert main(["models"]) == 0
     assert "m2det_320_efficientnet_lite0" in capsys.readouterr().out

@@ -177,5 +177,5 @@ def test_other_weights(official):
         load({"conf.1.weight": torch.zeros(24, 32, 3, 3)})
     with pytest.raises(ValueError, match="only checkpoints on VGG-16"):
         load({"up_reduce.conv.weight": torch.zeros(512, 2048, 1, 1)})
-    with pytest.raises(ValueError, match="6 boxes a cell"):
+    with pytest.raises(ValueError, match="6 boxes per location"):
         load({"loc.0.weight": torch.zeros(16, 32, 3, 3)})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from detectors.inference.multiscale import MultiScale
 
@@ -73,3 +74,22 @@ def test_bad_images_and_training(model):
     with pytest.raises(ValueError, match="train the detector itself"):
         looks.train()
     assert not looks.eval().training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_deployed_detector_looks_as_often(model, dtype):
+    picture = [torch.rand(3, 48, 80, generator=torch.Generator().manual_seed(0))]
+    [expected] = MultiScale(model, scales=(1.0, 1.5))(picture)
+    [found] = MultiScale(model.deploy(dtype=dtype), scales=(1.0, 1.5))(picture)
+    assert len(found["scores"]) == len(expected["scores"])
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(found["scores"], expected["scores"], rtol=0, atol=tolerance)
+
+
+def test_scales_need_default_boxes_that_know_them(tiny):
+    with pytest.raises(TypeError, match="scales are known to DefaultBoxes alone: the detector has a function"):
+        MultiScale(tiny(anchors=grid, head=nn.Identity()))
+
+
+def grid(image_size, feature_sizes, *, device):
+    raise AssertionError("nothing is looked at")

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import convert_bounding_box_format
 
+from detectors.drawing import draw_detections
 from detectors.models.inputs import as_size, batch_images, check_batch, check_class_names, check_images, pad_targets
 
 GOOD = torch.rand(3, 32, 32)
@@ -190,3 +193,16 @@ def test_class_names():
         check_class_names(["cat", "cat"], 3)
     with pytest.raises(TypeError, match="class_names are strings: got 7"):
         check_class_names(["cat", 7], 3)
+
+
+@pytest.mark.parametrize("format", ["XYWH", "CXCYWH"])
+def test_boxes_of_another_format_are_converted(tiny, targets, format):
+    [target], picture, model = targets(3), torch.rand(3, 64, 64), tiny().train()
+    boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=(64, 64))
+    other = {**target, "boxes": convert_bounding_box_format(boxes, new_format=format)}
+    assert not torch.equal(other["boxes"], boxes)
+    expected, found = model([picture], [target]), model([picture], [other])
+    for name, loss in expected.items():
+        torch.testing.assert_close(found[name].as_subclass(torch.Tensor), loss)
+    drawn = draw_detections(picture, other)
+    assert torch.equal(drawn, draw_detections(picture, target))

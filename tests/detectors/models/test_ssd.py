@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torchvision.utils import draw_bounding_boxes
 
 from detectors import SSD, FocalLoss, M2Det, MultiBoxLoss
@@ -245,3 +246,47 @@ def test_bad_settings(tiny, settings, message):
 def test_loss_and_postprocess_share_a_coder():
     model = SSD(attach("test_resnet", "fpn", out_channels=16), 3, image_size=64)
     assert model.postprocess.box_coder is model.loss.box_coder
+
+
+class Points:
+    """One default box per location, of half the image's sides."""
+
+    def boxes_per_location(self, num_maps):
+        return [1] * num_maps
+
+    def __call__(self, image_size, feature_sizes, *, device):
+        grids = [
+            torch.cartesian_prod(
+                (torch.arange(rows, device=device) + 0.5) / rows, (torch.arange(columns, device=device) + 0.5) / columns
+            )
+            for rows, columns in feature_sizes
+        ]
+        centers = torch.cat(grids).flip(1)
+        return torch.cat([centers, torch.full_like(centers, 0.5)], dim=1)
+
+
+class SharedHead(nn.Module):
+    """One pair of predictors for all maps, as RetinaNet has it."""
+
+    def __init__(self, channels, num_classes):
+        super().__init__()
+        self.boxes, self.classes = nn.Conv2d(channels, 4, 3, padding=1), nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, features):
+        flat = [[conv(x).flatten(2).transpose(1, 2) for x in features] for conv in (self.boxes, self.classes)]
+        return torch.cat(flat[0], dim=1), torch.cat(flat[1], dim=1)
+
+
+def test_anchors_and_a_head_of_ones_own(targets):
+    pyramid = attach("test_resnet", "fpn", out_channels=16)
+    model = SSD(pyramid, 4, image_size=64, anchors=Points(), head=SharedHead(16, 4))
+    losses = model.train()([torch.rand(3, 64, 64)], targets(2))
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.head.parameters())
+    boxes, logits, priors = model.forward_head(torch.rand(2, 3, 64, 64))
+    assert boxes.shape == (2, 8 * 8 + 4 * 4 + 2 * 2, 4)
+    assert logits.shape == (2, len(priors), 4)
+    model.eval().postprocess.score_threshold = 0.0
+    picture = [torch.rand(3, 48, 80)]
+    with torch.no_grad():
+        torch.testing.assert_close(model.deploy()(picture)[0]["scores"], model(picture)[0]["scores"])

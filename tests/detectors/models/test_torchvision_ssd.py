@@ -23,9 +23,12 @@ def pair():
         for conv in convolutions(theirs.backbone):
             nn.init.kaiming_normal_(conv.weight)
             nn.init.normal_(conv.bias, std=0.1)
+        theirs.backbone.features[0].weight.div_(255)  # images come as 0 to 255
         theirs.backbone.scale_weight.uniform_(5, 20)
-        for conv in convolutions(theirs.head):
-            nn.init.normal_(conv.weight, std=0.003)
+        for head, deviation in ((theirs.head.regression_head, 0.003), (theirs.head.classification_head, 0.01)):
+            for conv in convolutions(head):
+                nn.init.normal_(conv.weight, std=deviation)
+                nn.init.zeros_(conv.bias)
     ours = create_detector(
         "ssd_300_vgg16",
         6,
