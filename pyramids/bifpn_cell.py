@@ -94,9 +94,9 @@ class FusionNode(nn.Module):
         *own, other = (project(x) for project, x in zip(self.project, maps))
         # Pooling gives the size already but where maps do not halve exactly.
         resized = F.interpolate(self.pool(other), size=own[0].shape[-2:], mode="nearest")
-        return self.pointwise(self.depthwise(self.act(self.fuse([*own, resized]))))
+        return self.pointwise(self.depthwise(self.act(self.combine([*own, resized]))))
 
-    def fuse(self, maps: Sequence[Tensor]) -> Tensor:
+    def combine(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps `(N, channels, H, W)` to their weighted sum of the same shape."""
         if self.weight is not None:
             positive = self.weight.relu()

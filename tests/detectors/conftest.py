@@ -30,8 +30,8 @@ def shared() -> Path:
 def tiny() -> Callable[..., nn.Module]:
     """`tiny(name="ssd", num_classes=4, spread=1, **overrides)`: a detector of 64x64 images with random weights, seeded.
 
-    `spread` widens the class logits, to a deviation of 1 for 30: scores then lie apart, so that their order is not
-    a matter of the last bits.
+    `spread` multiplies the weights of the class predictors, on a neck that starts lively: scores then lie apart, so that
+    their order is not a matter of the last bits.
     """
 
     def build(name: str = "ssd", num_classes: int = 4, spread: float = 1, **overrides: object) -> nn.Module:
@@ -46,11 +46,14 @@ def tiny() -> Callable[..., nn.Module]:
         model = create_detector(name, num_classes, **{**small, **overrides})
         if spread != 1:
             with torch.no_grad():
-                maps = model.eval().features(torch.rand(1, 3, *(model.image_size or (64, 64))))
-                for conv, x in zip(model.head.classes, maps):
-                    deviation = (conv(x) - conv.bias[:, None, None]).std(correction=0)
-                    conv.weight.mul_(spread / 30 / deviation)
-        return model.train()
+                for layer in model.pyramid.neck.modules():
+                    if isinstance(layer, nn.Conv2d):
+                        nn.init.kaiming_normal_(layer.weight)
+                    elif isinstance(layer, nn.BatchNorm2d):
+                        nn.init.ones_(layer.weight)
+                for conv in model.head.classes:
+                    conv.weight.mul_(spread)
+        return model
 
     return build
 

@@ -33,7 +33,7 @@ def test_fusion_weighs_by_shares(fusion, weight, shares):
     else:
         node.weight.data = torch.tensor(weight)
     maps = [torch.randn(1, 4, 3, 3) for _ in range(3)]
-    torch.testing.assert_close(node.fuse(maps), sum(share * x for share, x in zip(shares, maps, strict=True)))
+    torch.testing.assert_close(node.combine(maps), sum(share * x for share, x in zip(shares, maps, strict=True)))
 
 
 def test_fusion_is_finite_where_all_weights_vanish():

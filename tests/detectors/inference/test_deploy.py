@@ -20,6 +20,7 @@ MIXES = [
     ("tf_efficientnet_lite0", "bifpn", {"num_cells": 1}),
     ("resnet18", "deconv", {"out_channels": 32}),
     ("convnext_atto", "fpn", {"out_channels": 32}),
+    ("mobileone_s0", "repgfpn", {"out_channels": [32, 48, 64], "num_blocks": 1}),
 ]
 
 
