@@ -30,8 +30,8 @@ def shared() -> Path:
 def tiny() -> Callable[..., nn.Module]:
     """`tiny(name="ssd", num_classes=4, spread=1, **overrides)`: a detector of 64x64 images with random weights, seeded.
 
-    `spread` multiplies the weights of the class predictors, on a neck that starts lively: scores then lie apart, so that
-    their order is not a matter of the last bits.
+    `spread` multiplies the weights of the class predictors, on a neck that starts lively: scores then lie apart, so
+    that their order is not a matter of the last bits.
     """
 
     def build(name: str = "ssd", num_classes: int = 4, spread: float = 1, **overrides: object) -> nn.Module:
