@@ -309,5 +309,6 @@ def test_weights_of_0_1_0_that_do_not_fit_any_more_say_where_they_are_from(tiny,
     with pytest.raises(ValueError, match=r"does not fit .*Version 0\.1\.0 saved it: the changelog says"):
         load(tmp_path)
     file.write_text(json.dumps({**config, "detector": other}))
-    with pytest.raises(ValueError, match=r"does not fit this SSD: [^.]*$"):
+    with pytest.raises(ValueError, match="does not fit this SSD") as caught:
         load(tmp_path)
+    assert "0.1.0" not in str(caught.value)
