@@ -171,7 +171,7 @@ def _check_values(index: int, boxes: Tensor, labels: Tensor, size: tuple[int, in
         )
 
 
-def as_xyxy(target: Target) -> Target:
+def as_xyxy(target: Target) -> dict[str, Tensor]:
     """The target with `tv_tensors.BoundingBoxes` of any format turned into XYXY; plain tensors are XYXY already.
 
     >>> from torchvision import tv_tensors
@@ -179,9 +179,9 @@ def as_xyxy(target: Target) -> Target:
     >>> as_xyxy({"boxes": boxes})["boxes"].tolist()
     [[1, 2, 4, 6]]
     """
-    boxes = target.get("boxes") if isinstance(target, Mapping) else None  # other faults are `check_targets`'
+    boxes = target.get("boxes")
     if not isinstance(boxes, tv_tensors.BoundingBoxes) or boxes.format == tv_tensors.BoundingBoxFormat.XYXY:
-        return target
+        return dict(target)
     return {**target, "boxes": convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)}
 
 

@@ -130,7 +130,7 @@ class SSD(Detector, DetectorMethods):
             raise ValueError("in training a detector needs targets; call eval() to detect")
         device = self.image_mean.device
         values = device.type == "cpu" if validate is None else validate
-        targets = [as_xyxy(target) for target in targets]
+        targets = [as_xyxy(target) if isinstance(target, Mapping) else target for target in targets]
         check_images(images, len(self.image_mean), values=values)
         check_targets(images, targets, self.num_classes, values=values)
         boxes, labels = pad_targets(images, targets, device)
