@@ -4,6 +4,7 @@ What costs time there and changes no shape is passed over, so that a trial of an
 """
 
 import copy
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -53,13 +54,20 @@ class _ShapesOnly(TorchFunctionMode):
             if _differentiable([x, *args[2]]):
                 output = output + x.sum() + sum(weight.sum() for weight in args[2])
             return output, hidden, cell
-        if func is F.batch_norm and args[0].is_meta and len(args) > 4:  # made of many steps there
-            x, mean, _, weight, bias = args[:5]
-            terms = [t.to(x.dtype) for t in (mean, weight, bias) if t is not None]
-            return x + sum(terms).view(-1, *[1] * (x.dim() - 2)) if terms else torch.empty_like(x)
+        if func in (F.batch_norm, F.layer_norm) and args[0].is_meta:  # made of many steps there
+            named = {**dict(zip(inspect.signature(func).parameters, args)), **(kwargs or {})}
+            return _like_normalized(named["input"], [named.get(k) for k in ("running_mean", "weight", "bias")], func)
         if func is torch.linspace:  # older timm reads its drop rates off one
             kwargs = {"device": "cpu", **(kwargs or {})}
         return func(*args, **(kwargs or {}))
+
+
+def _like_normalized(x: Tensor, terms: Sequence[Tensor | None], func: Callable[..., Any]) -> Tensor:
+    """A tensor of the shape that a norm gives, in the graph of the norm's parameters."""
+    given = [term for term in terms if term is not None]
+    for term in given if _differentiable([x, *given]) else given[:1]:  # one still tells channels that do not fit
+        x = x + term.to(x.dtype).view(*term.shape, *[1] * (x.dim() - 2 if func is F.batch_norm else 0))
+    return x
 
 
 def _differentiable(tensors: Sequence[Any]) -> bool:

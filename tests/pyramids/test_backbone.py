@@ -1,5 +1,6 @@
 """Backbones: the choice of maps, the resampling, the sizes, the errors, and one architecture of every timm family."""
 
+import copy
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -389,6 +390,23 @@ def test_recurrent_layers_keep_their_shapes_without_weights(bidirectional: bool)
         got = nn.LSTM(6, 5, num_layers=2, batch_first=True, bidirectional=bidirectional)(torch.rand(2, 7, 6))
     assert got[0].is_meta
     assert [y.shape for y in (got[0], *got[1])] == [y.shape for y in (expected[0], *expected[1])]
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm2d(6), nn.LayerNorm(7), nn.BatchNorm1d(6), nn.BatchNorm2d(6, affine=False)]
+)
+def test_norms_keep_their_shapes_and_graphs_without_weights(norm: nn.Module) -> None:
+    x = torch.rand(2, 6, 5, 7) if not isinstance(norm, nn.BatchNorm1d) else torch.rand(2, 6, 7)
+    with weightless():
+        twin = copy.deepcopy(norm).to("meta").eval()
+        got = twin(x.to("meta").requires_grad_())
+        gradients = torch.autograd.grad(got.sum(), list(twin.parameters()), allow_unused=True)
+        with torch.no_grad():
+            assert twin(x.to("meta")).shape == x.shape
+    assert got.shape == x.shape
+    assert all(gradient is not None for gradient in gradients)
+    with weightless(), pytest.raises(RuntimeError):
+        twin(torch.empty(2, 4, 5, 4))
 
 
 def test_candidate_sizes_are_near_and_plenty() -> None:
