@@ -175,6 +175,7 @@ class Loop:
             self.position.step += 1
             self.reports.push(self.position.step, [i for part in parts for i in part.image_ids], values)
             stop, save = self._read(keep=self.late)
+            stop = stop or (self.interrupted and not is_distributed())  # a single process waits for no other
             done = self.position.step - began_step
             self._show(done * self.batches.batch_size / (time.perf_counter() - began))
             in_epoch = self.position.step % self.batches.steps > 0

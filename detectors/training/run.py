@@ -11,6 +11,7 @@ import torch
 from detectors.data import DetectionDataset, mosaic
 from detectors.models.ssd import SSD
 from detectors.saving import build, describe
+from detectors.training.checkpoint import Checkpoints
 from detectors.training.config import TrainConfig, differences, given, read_config
 from detectors.training.data import augmentation, fingerprint, open_datasets, warn_of_small_boxes
 from detectors.training.evaluation import allow_detections, crowding
@@ -57,7 +58,7 @@ def train(
         given: names of the options that count as given, whatever their values; those that are not at their defaults if
             None. The others are the run's with `resume`, and may depend on the data set's size without.
         datasets: to learn from and to evaluate on, in place of `config.data`; the first gets its transforms here.
-        prepare: called with the new detector before its training, to change its initial weights; not with `resume`.
+        prepare: called with the new detector before its first step, to change its initial weights.
 
     Raises:
         ValueError, OSError: for options, data or a run folder that cannot be used; says what and why.
@@ -80,11 +81,13 @@ def train(
         if resume:
             text = (folder / CONFIG).read_text(encoding="utf-8")
             check_data(json.loads(text)["data"], train_set, val_set)
-            model = build(text, folder / CONFIG)
         else:
             config, chosen = config.resolved(len(train_set), given)
             if chosen:
                 LOGGER.info("chosen for %d training images: %s", len(train_set), chosen)
+        if resume and Checkpoints(folder).exist():
+            model = build(text, folder / CONFIG)  # whose weights come from the checkpoint
+        else:
             model, config = new_detector(config, train_set)
             if prepare is not None:
                 prepare(model)
@@ -222,7 +225,10 @@ def resumed(config: TrainConfig, names: Collection[str] | None = None) -> TrainC
     now = {**before, **given(config, names)}
     changed = differences(before, now)
     if changed:
-        raise ValueError(f"{config.output} cannot be resumed with other options: {'; '.join(changed)}")
+        raise ValueError(
+            f"{config.output} cannot be resumed with other options: {'; '.join(changed)}. A new run can start from its "
+            f"weights: --weights {config.output}"
+        )
     return dataclasses.replace(config, **now)
 
 
