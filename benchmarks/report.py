@@ -26,7 +26,7 @@ class Page(NamedTuple):
 
 PAGES = {
     "necks": Page(
-        "What a neck costs",
+        "Costs",
         "Parameters, operations, latency and memory of every neck on several backbones. Necks have the widths of their "
         "papers and make six maps from stride 8 on; torchvision's own FPN makes three. Ratios are to the baseline in "
         "the same run, and a second measurement of the baseline shows the noise.",
@@ -34,7 +34,7 @@ PAGES = {
         pages.necks_together,
     ),
     "ablation": Page(
-        "From SSD to MLFPN, step by step",
+        "Ablation",
         "Table 2 of the M2Det paper row by row, and FPN, PAFPN and BiFPN beside it. All rows share data, schedule, "
         "seeds and, where their maps have equal width, the head, and each has had the same search for its learning "
         "rate and the size of its initial weights. FPN, PAFPN and SSD's layers have batch norms here, which their "
@@ -58,20 +58,20 @@ PAGES = {
         trained_pages.allocator,
     ),
     "variants": Page(
-        "Levels against channels",
+        "Levels and channels",
         "Table 3 of the M2Det paper. Parameters are those of the full M2Det (VGG-16, 320x320, 81 classes) beside the "
         "paper's; what was trained is a thinner one, as the table says.",
         trained_pages.variants,
     ),
     "complexity": Page(
-        "Scale against appearance complexity",
+        "Scale and complexity",
         "AP at IoU 0.50 to 0.95 on SyntheticScales by the scale of objects and by how complex they look: plain shapes, "
         "textures, and composites whose class lies in the arrangement of their parts. The paper's claim is that deeper "
         "levels serve more complex appearance at the same scale.",
         trained_pages.complexity,
     ),
     "speed": Page(
-        "From an image to its boxes",
+        "Speed",
         "Network and suppression together, one image at a time, as in the paper's Fig. 5. Weights are random: with "
         "thresholds of 0, `full`, suppression has the most that it can have to do. Deployed detectors take turns with "
         "eager ones on the same images; times faster is the median over these pairs.",
@@ -91,13 +91,13 @@ PAGES = {
         trained_pages.training,
     ),
     "loader": Page(
-        "Loading pictures",
+        "Loading",
         "Images a second that reach training, by the number of loader processes and the work on each image: JPEG files "
         "of 512x512 pixels, stretched to the size of the settings.",
         runtime_pages.loader,
     ),
     "activations": Page(
-        "Which level answers",
+        "Activations",
         "What each level of an MLFPN adds to the class logits of each scale, as in the paper's Fig. 6, and SFAM's "
         "attention by level.",
         pages.activations,
@@ -123,7 +123,7 @@ class Report:
         self.output.mkdir(parents=True, exist_ok=True)
         index = ["# Results", "", "Every number here comes from a results file that a command wrote.", ""]
         if (self.output / "conclusion.md").exists():
-            index += ["In plain words: [when which neck pays](conclusion.md).", ""]
+            index += ["In plain words: [conclusions](conclusion.md).", ""]
         entries = []
         for name, page in PAGES.items():
             files = {path.parent.name: path for path in sorted(self.results.glob(f"*/{name}.json"))}

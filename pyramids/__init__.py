@@ -37,7 +37,7 @@ register_neck("hybrid_encoder")(HybridEncoder)
 register_neck("csppafpn")(CSPPAFPN)
 register_neck("repgfpn")(RepGFPN)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BFP",
     "CSPPAFPN",
