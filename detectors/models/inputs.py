@@ -179,10 +179,12 @@ def as_xyxy(target: Target) -> dict[str, Tensor]:
     >>> as_xyxy({"boxes": boxes})["boxes"].tolist()
     [[1, 2, 4, 6]]
     """
-    boxes = target.get("boxes")
-    if not isinstance(boxes, tv_tensors.BoundingBoxes) or boxes.format == tv_tensors.BoundingBoxFormat.XYXY:
-        return dict(target)
-    return {**target, "boxes": convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)}
+    converted = dict(target)
+    for name in ("boxes", "ignore_boxes"):
+        boxes = target.get(name)
+        if isinstance(boxes, tv_tensors.BoundingBoxes) and boxes.format != tv_tensors.BoundingBoxFormat.XYXY:
+            converted[name] = convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)
+    return converted
 
 
 def batch_images(images: Sequence[Tensor], size: tuple[int, int] | None, *, antialias: bool = True) -> Tensor:

@@ -13,14 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as F
 
 from detectors.data import DataFolder, DetectionDataset, evaluation_transforms, hold_out, training_transforms
 from detectors.data.dataset import Sample, Transforms
 from detectors.data.problems import Problem, errors, grouped
 from detectors.data.progress_bar import progress_bar
 from detectors.data.visible import size_problem
+from detectors.models.inputs import as_xyxy
 from detectors.training.config import TrainConfig
 from detectors.training.run_log import LOGGER
 
@@ -176,23 +175,16 @@ class Batch:
 
 def pack(samples: Sequence[Sample]) -> Batch:
     """Samples of one image size to a batch."""
-    targets = [target for _, target in samples]
+    targets = [as_xyxy(target) for _, target in samples]
     return Batch(
         torch.stack([image.as_subclass(Tensor) for image, _ in samples]),
-        torch.cat([_xyxy(target["boxes"]) for target in targets]),
+        torch.cat([target["boxes"].as_subclass(Tensor) for target in targets]),
         torch.cat([target["labels"] for target in targets]),
         [len(target["labels"]) for target in targets],
         [int(target["image_id"]) for target in targets],
-        torch.cat([_xyxy(target["ignore_boxes"]) for target in targets]),
+        torch.cat([target["ignore_boxes"].as_subclass(Tensor) for target in targets]),
         [len(target["ignore_boxes"]) for target in targets],
     )
-
-
-def _xyxy(boxes: Tensor) -> Tensor:
-    """Boxes as a plain tensor of corners; `BoundingBoxes` know their format, and others are corners."""
-    if isinstance(boxes, tv_tensors.BoundingBoxes):
-        boxes = F.convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)
-    return boxes.as_subclass(Tensor)
 
 
 class StepBatches(Sampler[list[int]]):
