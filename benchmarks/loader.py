@@ -1,4 +1,4 @@
-"""`python -m benchmarks loader`: images a second that reach training, by the number of loader processes.
+"""`python -m benchmarks loader`: images a second that reach training, and what reading annotations costs.
 
 Each count of processes is measured with two amounts of work per image: decode and stretch, and SSD's whole recipe
 (arXiv 1512.02325, section 2.2).
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import Cell, Command, run_cells
+from benchmarks.reading import FORMATS, reading_cost
 from benchmarks.results import Results
 from detectors.data import DetectionDataset, SyntheticScales, load_dataset, training_transforms
 from detectors.training.data import StepBatches, training_loader
@@ -28,17 +29,18 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a budget measures: images an epoch, batch size and counts of loader processes."""
+    """Sizes of a budget: images an epoch, batch size, counts of loader processes, images whose annotations are read."""
 
     images: int
     batch: int
     workers: tuple[int, ...]
+    read: int
 
 
 PLANS = {
-    "smoke": Plan(16, 4, (0, 1)),
-    "cpu": Plan(512, 16, (0, 1, 2)),
-    "gpu": Plan(4096, 32, (0, 1, 2, 4, 8, 12, 16)),
+    "smoke": Plan(16, 4, (0, 1), 50),
+    "cpu": Plan(512, 16, (0, 1, 2), 100_000),
+    "gpu": Plan(4096, 32, (0, 1, 2, 4, 8, 12, 16), 100_000),
 }
 
 
@@ -75,7 +77,8 @@ def images_per_second(dataset: DetectionDataset, batch: int, workers: int, pin: 
 
 @dataclass(kw_only=True)
 class Loader(Command):
-    """Images a second that a training loader gives, by worker count, with and without SSD's recipe."""
+    """Images a second that a training loader gives, by worker count, with and without SSD's recipe; and the seconds and
+    the memory that reading the annotations of 100,000 images takes."""
 
     data: str = "synthetic"
     """Data folder whose training split is read; `synthetic` makes one for the time of the run."""
@@ -92,8 +95,17 @@ class Loader(Command):
                 self._measure(results, load_dataset(folder), plan, device.type == "cuda")
         else:
             self._measure(results, load_dataset(self.data), plan, device.type == "cuda")
+        self._read(results, plan)
         _print_table(results)
         return 0
+
+    def _read(self, results: Results, plan: Plan) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            cells = []
+            for name in FORMATS:
+                take = partial(reading_cost, Path(folder) / name, name, plan.read)
+                cells.append(Cell(f"read/{name}", {"reading": name, "images": plan.read}, take))
+            run_cells(results, cells, "reading")
 
     def _measure(self, results: Results, dataset: DetectionDataset, plan: Plan, pin: bool) -> None:
         dataset.records = (dataset.records * (-(-plan.images // len(dataset))))[: plan.images]
@@ -119,7 +131,15 @@ def _print_table(results: Results) -> None:
     for name in RECIPES:
         table.add_column(name, justify="right")
     found = {row["key"]: row.get("images_per_second") for row in results.rows}
-    for workers in sorted({row["workers"] for row in results.rows}):
+    for workers in sorted({row["workers"] for row in results.rows if "workers" in row}):
         rates = [found.get(f"{workers}/{name}") for name in RECIPES]
         table.add_row(str(workers), *("" if rate is None else f"{rate:.0f}" for rate in rates))
+    Console().print(table)
+    table = Table(title="Reading annotations")
+    for name in ("format", "images", "seconds", "parser alone", "MiB"):
+        table.add_column(name, justify="left" if name == "format" else "right")
+    for row in results.rows:
+        if "seconds" in row and "reading" in row:
+            times = (f"{row['seconds']:.1f}", f"{row['parser_seconds']:.1f}", f"{row['mebibytes']:.0f}")
+            table.add_row(row["reading"], f"{row['images']:,}", *times)
     Console().print(table)

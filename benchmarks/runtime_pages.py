@@ -87,9 +87,25 @@ def nms(source: Source) -> list[str]:
 
 
 def loader(source: Source) -> list[str]:
-    """Images a second by count of loader processes and by work."""
+    """Images a second by count of loader processes and by work, and what reading annotations costs."""
     body = []
-    for workers, rows in grouped(source.rows, "workers").items():
+    loaded = [row for row in source.rows if "workers" in row]
+    for workers, rows in grouped(loaded, "workers").items():
         rates = {row["work"]: row["images_per_second"] for row in rows}
         body.append([str(workers), *(number(rates.get(name)) for name in RECIPES)])
-    return table(["loader processes", *RECIPES], body)
+    lines = table(["loader processes", *RECIPES], body)
+    read = [
+        [
+            row["reading"],
+            f"{row['images']:,}",
+            f"{row['seconds']:.1f}",
+            f"{row['parser_seconds']:.1f}",
+            f"{row['mebibytes']:.0f}",
+        ]
+        for row in source.rows
+        if "reading" in row
+    ]
+    if read:
+        header = ["annotations read", "images", "seconds", "parser alone, seconds", "memory, MiB"]
+        lines = [*lines, "", *table(header, read)]
+    return lines

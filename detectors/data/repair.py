@@ -97,7 +97,8 @@ class _Placement:
                 reason = f"the image is {size[1]}x{size[0]} pixels: a detector needs at least 2x2"
                 problems.append(Problem(raw.where(image), reason, kind="an image is under 2x2 pixels"))
                 continue
-            found = self._fit(number, image, probe, number in labeled)
+            plain = probe.orientation == 1 and (image.size is None or image.size == size)
+            found = None if plain else self._fit(number, image, probe, number in labeled)
             if found is not None:
                 problems.append(Problem(raw.where(image), *found))
                 if found[1] == "error":

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.cli import main
 from benchmarks.loader import RECIPES, images_per_second
+from benchmarks.reading import FORMATS
 from detectors.data import SyntheticScales, training_transforms
 from detectors.data.dataset import Sample, Target
 
@@ -14,8 +15,11 @@ from detectors.data.dataset import Sample, Target
 def test_every_amount_of_work_is_measured_for_every_count(tmp_path, capsys):
     assert main(["loader", "--budget", "smoke", "--output", str(tmp_path), "--image-size", "64"]) == 0
     content = json.loads((tmp_path / "loader.json").read_text())
-    assert {(row["workers"], row["work"]) for row in content["rows"]} == {(n, name) for n in (0, 1) for name in RECIPES}
-    assert all(row["images"] == 16 and row["images_per_second"] > 0 for row in content["rows"])
+    loaded = [row for row in content["rows"] if "workers" in row]
+    assert {(row["workers"], row["work"]) for row in loaded} == {(n, name) for n in (0, 1) for name in RECIPES}
+    assert all(row["images"] == 16 and row["images_per_second"] > 0 for row in loaded)
+    read = [row for row in content["rows"] if "reading" in row]
+    assert [(row["reading"], row["images"], row["boxes"]) for row in read] == [(name, 50, 350) for name in FORMATS]
     assert "Loader" in capsys.readouterr().out
 
 

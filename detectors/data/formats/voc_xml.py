@@ -65,23 +65,18 @@ def parse_xml(content: bytes) -> ElementTree.Element:
 
 
 def _read_object(item: ElementTree.Element) -> VocObject:
-    name, difficult, corners = "", "", dict.fromkeys(_CORNERS, "")
-    for child in item:  # quicker than a search for each
-        if child.tag == "name":
-            name = (child.text or "").strip()
-        elif child.tag == "difficult":
-            difficult = (child.text or "").strip()
-        elif child.tag == "bndbox":
-            corners.update((corner.tag, corner.text or "") for corner in child if corner.tag in corners)
+    name = (item.findtext("name") or "").strip()
     if not name:
         return VocObject(name, reason="the object has no name", kind="an object has no name")
+    box = item.find("bndbox")
+    texts = [None] * 4 if box is None else [box.findtext(corner) for corner in _CORNERS]
     try:
-        x1, y1, x2, y2 = map(float, corners.values())
-    except ValueError:
-        reason = f"bndbox must hold four numbers (xmin, ymin, xmax, ymax), got {list(corners.values())}"
+        x1, y1, x2, y2 = map(float, texts)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        reason = f"bndbox must hold four numbers (xmin, ymin, xmax, ymax), got {texts}"
         return VocObject(name, reason=reason, kind="bndbox does not hold four numbers")
     if x2 <= x1 or y2 <= y1:
         # Inclusive corners would turn an empty box into one of a pixel.
-        reason = f"bndbox {list(corners.values())} (xmin, ymin, xmax, ymax) has no area"
+        reason = f"bndbox {texts} (xmin, ymin, xmax, ymax) has no area"
         return VocObject(name, reason=reason, kind="a box has no area")
-    return VocObject(name, (x1, y1, x2, y2), difficult in ("1", "True", "true"))
+    return VocObject(name, (x1, y1, x2, y2), (item.findtext("difficult") or "").strip() in ("1", "True", "true"))

@@ -68,6 +68,7 @@ class _Reader:
     def __init__(self, raw: RawSplit, by_id: dict[int, int], names: list[str], keypoints: int | None) -> None:
         self.raw = raw
         self.by_id = by_id
+        self.by_text = {str(number): label for number, label in by_id.items()}
         self.by_name = {name: label for label, name in enumerate(names, start=1)}
         self.keypoints = keypoints
         self.seen: set[str] = set()
@@ -99,22 +100,35 @@ class _Reader:
             raw.problems.append(Problem(where, f"{error}: left out", kind="a label file is no text"))
             return
         raw.images.append(image)
-        for number, line in enumerate(lines, start=1):
-            self._read_line(line, number, image)
+        if not self._read_plain(lines):
+            for number, line in enumerate(lines, start=1):
+                self._read_line(line, number, image)
+
+    def _read_plain(self, lines: list[str]) -> bool:
+        """Add the boxes of lines that all have the common form, of which there may be a million; else say so."""
+        rows = [line.split() for line in lines]
+        corners: list[float] = []
+        labels: list[int] = []
+        try:
+            for category, *middle in rows:
+                x, y, width, height = map(float, middle)
+                labels.append(self.by_text[category])
+                corners += (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        except (KeyError, ValueError):
+            return False
+        if not all(-1 <= value <= 2 for value in corners):  # not for NaN either
+            return False
+        boxes, count = self.raw.boxes, len(labels)
+        boxes.image += [len(self.raw.images) - 1] * count
+        boxes.corners += corners
+        boxes.label += labels
+        boxes.crowd += [False] * count
+        boxes.area += [math.nan] * count
+        boxes.names += range(1, count + 1)
+        return True
 
     def _read_line(self, line: str, number: int, image: RawImage) -> None:
         raw = self.raw
-        texts = line.split()
-        if len(texts) == 5:  # the common form first: a million of these are read here
-            try:
-                category, x, y, width, height = map(float, texts)
-            except ValueError:
-                category = x = y = width = height = math.nan
-            common = self.by_id.get(category)  # type: ignore[call-overload]  # equal numbers are one key
-            if common is not None and max(x, y) + max(width, height) <= 1:
-                corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-                raw.boxes.add(len(raw.images) - 1, corners, common, number)
-                return
         found = read_line(line, self.keypoints)
         if isinstance(found, Refused):
             raw.problems.append(Problem(f"{raw.where(image)}: line {number}", found.reason, kind=found.kind))
