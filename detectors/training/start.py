@@ -25,9 +25,9 @@ def new_detector(config: TrainConfig, data: DetectionDataset) -> tuple[SSD, Trai
     if config.weights is not None:
         return fine_tuned(config.weights, data, config.detector_settings()), config
     assert config.model is not None  # by TrainConfig.check
-    model = create_detector(
-        config.model,
-        len(data.class_names) + 1,
+    model = _create(
+        name=config.model,
+        num_classes=len(data.class_names) + 1,
         pretrained_backbone=config.pretrained,
         class_names=data.class_names,
         category_ids=data.category_ids,
@@ -60,7 +60,7 @@ def fine_tuned(source: str, data: DetectionDataset, settings: Mapping[str, Any])
         "category_ids": data.category_ids,
     }
     described = {key: value for key, value in describe(trained).items() if key not in ours}
-    model = create_detector(**ours, **_merged(described, settings))
+    model = _create(**ours, **_merged(described, settings))
     kept = dict(trained.state_dict())
     known = trained.class_names or [str(label) for label in range(1, trained.num_classes)]
     same = data.class_names == known or (trained.class_names is None and trained.num_classes == model.num_classes)
@@ -84,6 +84,16 @@ def fine_tuned(source: str, data: DetectionDataset, settings: Mapping[str, Any])
             *(source, len(known), _some(known), len(data.class_names), _some(data.class_names)),
         )
     return model
+
+
+def _create(**settings: Any) -> SSD:
+    """The detector of `create_detector`; a setting that a part does not take is the user's to correct."""
+    try:
+        return create_detector(**settings)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(f"--settings has one that its part does not take: {error}") from error
 
 
 def synchronized(model: SSD, config: TrainConfig) -> SSD:
