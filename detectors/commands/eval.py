@@ -40,10 +40,17 @@ class Eval:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes a GPU if there is one."""
 
+    val_fraction: float | None = None
+    """Evaluate on the part of the split that training held out with this --val-fraction and --split-seed."""
+    split_seed: int = 0
+    """Of the choice of that part."""
+    merge_classes: bool = False
+    """Make categories of one name one class instead of refusing them."""
+
     def run(self) -> int:
         from detectors.commands.predict import choose_device
         from detectors.commands.progress import progress_bar
-        from detectors.data import evaluation_transforms, find_splits, load_dataset
+        from detectors.data import evaluation_transforms, find_splits, hold_out, load_dataset
         from detectors.saving import load
         from detectors.training.evaluation import CocoResult, allow_detections, crowding, detect
         from detectors.training.pictures import draw_comparison, draw_precision
@@ -62,7 +69,10 @@ class Eval:
             format=self.format,
             transforms=evaluation_transforms(),
             class_names=detector.class_names,
+            merge_classes=self.merge_classes,
         )
+        if self.val_fraction is not None:
+            dataset = hold_out(dataset, self.val_fraction, self.split_seed)[1]
         if len(dataset.class_names) != detector.num_classes - 1:
             have, known = len(dataset.class_names), detector.num_classes - 1
             raise ValueError(f"{self.data} has {have} classes, but {self.checkpoint} knows {known}")
