@@ -28,7 +28,8 @@ Box = tuple[int, float, float, float, float]
 def reading_cost(folder: Path, format: str, images: int) -> Mapping[str, Any]:
     """Make a folder of `images` images in a format, and measure reading it to records beside its parser alone."""
     WRITERS[format](folder, images)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        pool.apply(PARSERS[format], (folder,))  # files are in the system's memory for both
         return pool.apply(_measure, (folder, format))
 
 
