@@ -85,13 +85,22 @@ def test_batch_and_rate_follow_the_number_of_images() -> None:
     assert small.lr == pytest.approx(TrainConfig(batch_size=small.batch_size).peak_lr())
     assert small.warm_up is not None
     assert 0 < small.warm_up < 1
+    assert "zoom_out off" in said
+    assert (small.zoom_out, large.zoom_out) == (False, True)
+
+
+def test_the_rate_of_adam_goes_with_the_root_of_the_batch_and_that_of_sgd_with_the_batch() -> None:
+    for optimizer, factor in (("adamw", 2.0), ("sgd", 4.0)):
+        rates = [TrainConfig(optimizer=optimizer, batch_size=size).peak_lr() for size in (8, 32)]
+        assert rates[1] / rates[0] == pytest.approx(factor)
 
 
 def test_what_is_given_stays_whatever_the_number_of_images() -> None:
     given = TrainConfig(batch_size=4, lr=0.5, warm_up=0.25)
-    assert given.resolved(10) == (given, "")
-    named, _ = TrainConfig(batch_size=32).resolved(10, {"batch_size"})
+    assert given.resolved(5000) == (given, "")
+    named, _ = TrainConfig(batch_size=32, zoom_out=True).resolved(10, {"batch_size", "zoom_out"})
     assert named.batch_size == 32
+    assert named.zoom_out
 
 
 def test_a_run_records_and_says_what_it_chose(data: Path, tmp_path: Path) -> None:
