@@ -7,13 +7,11 @@ import importlib
 import io
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 COMMANDS = ("train", "eval", "predict", "check", "convert", "export", "demo", "info", "models")
-# Folders of this project's packages.
-_ROOTS = tuple(Path(__file__).parents[1] / package for package in ("pyramids", "detectors", "benchmarks"))
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -62,6 +60,7 @@ def run_command(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a class name that the terminal cannot show is no reason to stop
+    ours = {"pyramids", "detectors", package.partition(".")[0]}
     args = sys.argv[1:] if args is None else list(args)
     debug = "--debug" in args
     command = tyro.extras.subcommand_cli_from_dict(
@@ -78,11 +77,11 @@ def run_command(
         print(interrupted, file=sys.stderr)
         return 130
     except ImportError as error:
-        if error.name is None or error.name.split(".")[0] in ("benchmarks", "detectors", "pyramids"):
+        if error.name is None or error.name.partition(".")[0] in ours:
             raise
         return _fail(f"this command needs {error.name}: pip install 'feature-pyramids[train,export]'")
     except (ValueError, TypeError, OSError) as error:
-        if debug or not meant_for_users(error):
+        if debug or not meant_for_users(error, ours):
             raise
         return _fail(" ".join(str(error).split()) or type(error).__name__)
     return code
@@ -98,17 +97,17 @@ def named_options(args: Sequence[str]) -> frozenset[str]:
     return frozenset(word.removeprefix("--").removeprefix("no-").replace("-", "_") for word in words)
 
 
-def meant_for_users(error: Exception) -> bool:
+def meant_for_users(error: Exception, packages: Collection[str]) -> bool:
     """Whether an error says what is wrong with a user's input, and is no defect.
 
-    Such are errors of files, and those that a `raise` statement of this project made. One that came up in an
+    Such are errors of files, and those that a `raise` statement in one of `packages` made. One that came up in an
     expression, or inside another library, was not foreseen.
     """
     if isinstance(error, OSError):
         return True
     last = traceback.extract_tb(error.__traceback__)[-1]
-    ours = any(Path(last.filename).is_relative_to(root) for root in _ROOTS)
-    return ours and (last.line or "").startswith("raise ")
+    roots = (Path(__file__).parents[1] / package for package in packages)
+    return any(Path(last.filename).is_relative_to(root) for root in roots) and (last.line or "").startswith("raise ")
 
 
 def command_class(package: str, name: str) -> Any:

@@ -77,6 +77,20 @@ def test_disagreement_is_found(tiny):
             check(model, other.forward_fixed, inputs())
 
 
+def test_disagreement_is_found_where_all_scores_are_equal(tiny):
+    """As many detections as fit, all at the cut: their scores are compared."""
+    model = tiny().eval()
+    for conv in model.head.classes:
+        torch.nn.init.zeros_(conv.weight)
+    other = copy.deepcopy(model)
+    for conv in other.head.classes:
+        conv.bias.data[::2] += 0.5
+    with torch.no_grad():
+        assert check(model, model.forward_fixed, inputs()) > 0
+        with pytest.raises(RuntimeError, match="disagrees"):
+            check(model, other.forward_fixed, inputs())
+
+
 def test_a_failed_check_leaves_no_file_and_keeps_the_old(tiny, tmp_path, monkeypatch):
     import detectors.inference.export as export
 
