@@ -21,23 +21,22 @@ def draw_detections(
     """An image with boxes, labels and scores on it, one color per class: uint8 `(3, H, W)`.
 
     Args:
-        image: `(3, H, W)`, uint8 or floating point in 0..1.
+        image: `(3, H, W)`, or gray `(1, H, W)`, or RGB with further channels, which are not shown; uint8 or floating
+            point in 0..1.
         detections: `boxes` `(n, 4)` absolute xyxy, `labels` `(n)` from 1 and, if they are predictions, `scores` `(n)`:
             what a detector gives, or a target.
         class_names: names of the labels from 1 on; the labels' numbers if None.
         threshold: scores below are not drawn.
 
     Raises:
-        ValueError: for an image that is not RGB, or a label without a name.
+        ValueError: for an image that is neither gray nor RGB, or a label without a name.
 
     >>> import torch
     >>> detections = {"boxes": torch.tensor([[4.0, 4.0, 60.0, 40.0]]), "labels": torch.tensor([1])}
     >>> draw_detections(torch.zeros(3, 48, 64), detections, ["cat"]).shape
     torch.Size([3, 48, 64])
     """
-    if image.dim() != 3 or image.shape[0] != 3:
-        raise ValueError(f"expected an RGB image (3, H, W), got shape {tuple(image.shape)}")
-    canvas = image.detach().cpu()
+    canvas = as_rgb(image.detach().cpu())
     if canvas.is_floating_point():
         canvas = (canvas.clamp(0, 1) * 255).round()
     canvas = canvas.to(torch.uint8)
@@ -73,6 +72,20 @@ def draw_detections(
         width=max(1, round(min(height, width) / 200)),
     )
     return drawn
+
+
+def as_rgb(image: Tensor) -> Tensor:
+    """An image `(C, H, W)` of any number of channels as it is shown, `(3, H, W)`: gray, or its first three channels.
+
+    Raises:
+        ValueError: for two channels, or another shape.
+
+    >>> as_rgb(torch.zeros(1, 4, 5)).shape, as_rgb(torch.zeros(4, 4, 5)).shape
+    (torch.Size([3, 4, 5]), torch.Size([3, 4, 5]))
+    """
+    if image.dim() != 3 or image.shape[0] in (0, 2):
+        raise ValueError(f"expected a gray image (1, H, W) or an RGB image (3, H, W), got shape {tuple(image.shape)}")
+    return image.expand(3, -1, -1) if image.shape[0] == 1 else image[:3]
 
 
 def compare(

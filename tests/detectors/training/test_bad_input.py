@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import tiny_config, write_data
+from training_runs import TINY, tiny_config, write_data
 
 from detectors.training import checkpoint
 from detectors.training.checkpoint import Checkpoints, TrainingStopped
@@ -160,6 +160,23 @@ def test_out_of_gpu_memory_says_the_batch_and_what_to_try(
 def test_options_that_cannot_work(data: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         train(tiny_config(data, tmp_path / "run", **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "m3det"}, "no detector is named 'm3det'"),
+        ({"backbone": "test_resnets"}, "no model named 'test_resnets'; did you mean 'test_resnet"),
+        ({"backbone": None}, "--model m2det takes any backbone: name one, such as --backbone resnet50"),
+        ({"image_size": 32}, "needs maps of at least 5x5.*; --image-size 64 would do"),
+        ({"settings": ["backbone.in_chans=2", *TINY]}, r"read with 1 channel \(gray\), 3 \(RGB\) or 4 \(RGBA\): got 2"),
+    ],
+)
+def test_a_detector_that_cannot_work_is_refused_before_any_picture(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(tiny_config(tmp_path / "no data", tmp_path / "run", **change))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

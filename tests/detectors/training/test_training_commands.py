@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 from training_runs import TINY, tiny_config, write_data
 
 from detectors import load
@@ -99,6 +101,39 @@ def test_eval_refuses_data_of_other_classes(run: Path, tmp_path: Path, capsys: p
     (data / "val.json").write_text(json.dumps(content))
     assert main(["eval", "--data", str(data), "--checkpoint", str(run), "--split", "val"]) == 2
     assert "differ from those given" in capsys.readouterr().err
+
+
+def test_color_pictures_are_read_as_gray_from_training_to_export(data: Path, tmp_path: Path) -> None:
+    run, photo = tmp_path / "run", next(data.rglob("*.png"))
+    settings = [*TINY, "backbone.in_chans=1"]
+    options = [
+        "--model",
+        "m2det",
+        "--backbone",
+        "test_resnet",
+        "--image-size",
+        "64",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    files = ["--data", str(data), "--output", str(run), "--workers", "0"]
+    assert main(["train", *files, *options, "--settings", *settings]) == 0
+    detector = load(run)
+    assert len(detector.image_mean) == 1
+    for picture in ("samples.png", "detections.png"):
+        with Image.open(run / picture) as drawn:
+            assert drawn.mode == "RGB"
+    checkpoint = ["--checkpoint", str(run), "--device", "cpu"]
+    assert main(["eval", "--data", str(data), *checkpoint, "--json", str(tmp_path / "figures.json")]) == 0
+    assert main(["predict", str(photo), *checkpoint, "--output", str(tmp_path / "found")]) == 0
+    with Image.open(photo) as opened:
+        image = pil_to_tensor(opened.convert("L")).float() / 255
+    [expected] = detector([image])
+    rows = json.loads((tmp_path / "found/detections.json").read_text())
+    assert [row["score"] for row in rows] == pytest.approx(expected["scores"].tolist(), abs=1e-4)
+    assert main(["export", "--checkpoint", str(run), "--output", str(tmp_path / "model.onnx")]) == 0
 
 
 def test_train_from_the_config_of_a_run_ends_the_same(run: Path, tmp_path: Path) -> None:
