@@ -93,7 +93,7 @@ class LevelActivations:
 
 @torch.inference_mode()
 def level_activations(detector: SSD, image: Tensor) -> LevelActivations:
-    """What each level adds to the class logits of each scale.
+    """Terms of each level in the class logits of each scale.
 
     A classification convolution is linear, and its input is the levels side by side: so its output is a sum with one
     term a level. A map shows, cell by cell, the largest term over the foreground classes and default boxes.

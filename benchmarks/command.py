@@ -1,4 +1,4 @@
-"""What the benchmarks' commands share: where they run, how much they run, and a loop over cells that resumes."""
+"""Common parts of the benchmarks' commands: where they run, how much they run, and a loop over cells that resumes."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence

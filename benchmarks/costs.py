@@ -1,4 +1,4 @@
-"""What a pyramid costs before it runs: parameters and floating-point operations, part by part, on the meta device."""
+"""Costs of a pyramid before it runs: parameters and floating-point operations, part by part, on the meta device."""
 
 from collections.abc import Mapping
 from typing import Any

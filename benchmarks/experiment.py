@@ -38,7 +38,7 @@ class SearchSpace:
 
 
 class Setting(NamedTuple):
-    """What is searched for: the peak learning rate, and the factor on the neck's initial weights."""
+    """Settings that are searched for: the peak learning rate, and the factor on the neck's initial weights."""
 
     lr: float = 1e-3
     scale: float = 1.0
@@ -64,7 +64,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all rows of a comparison share: pictures, schedule, and the size of the pyramids.
+    """Common settings of all rows of a comparison: pictures, schedule, and the size of the pyramids.
 
     `channels` is the width inside a TUM; the paper's is 256. An MLFPN's maps are `num_levels * channels / 2` wide, and
     the other necks' are made as wide, so that all rows but the unfused one have equal heads.
@@ -160,7 +160,7 @@ class Experiment(Command):
         return replace(RECIPES[self.budget], **{name: value for name, value in given.items() if value is not None})
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
-        """What the results depend on. More seeds and lengths may join later."""
+        """Settings that the results depend on. More seeds and lengths may join later."""
         shared = {key: value for key, value in asdict(recipe).items() if key not in ("seeds", "search", "curve")}
         data = "SyntheticScales" if self.data is None else self.data.resolve().name
         return {**shared, "weights": self.weights(recipe.backbone), "data": data}

@@ -51,7 +51,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a budget measures: `everywhere`, at the first size on all backbones, or on the first backbone only."""
+    """Measurements of a budget: `everywhere`, at the first size on all backbones, or on the first backbone only."""
 
     backbones: tuple[str, ...]
     sizes: tuple[int, ...]

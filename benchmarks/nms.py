@@ -91,7 +91,7 @@ def ours(boxes: Tensor, scores: Tensor, method: str, kept: int) -> Any:
 
 
 def subjects(shape: Shape) -> dict[str, Callable[[Tensor, Tensor], Any]]:
-    """What is measured, the baseline first and again last."""
+    """Candidates of the measurement, the baseline first and again last."""
     every = shape[1] * shape[2]
     return {
         BASELINE: loop_over_classes,

@@ -152,7 +152,7 @@ class Report:
         return lines
 
     def _timm(self) -> list[list[str]]:
-        """What the sweep over timm's architectures left, which writes a page of its own."""
+        """Results of the sweep over timm's architectures, which writes a page of its own."""
         file = self.output / "timm.json"
         if not file.exists():
             return [["Three necks on every architecture of timm", MISSING]]

@@ -13,7 +13,7 @@ from pyramids import MLFPN
 
 
 def measured_peaks(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
-    """What this machine reaches: a large matrix product in GFLOP/s and a large copy in GB/s (read and written)."""
+    """Peak rates of this machine: a large matrix product in GFLOP/s and a large copy in GB/s (read and written)."""
     large = device.type == "cuda"
     side = 8192 if large else 2048
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))

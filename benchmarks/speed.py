@@ -43,7 +43,7 @@ THEIRS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a budget measures: presets of ours, models of torchvision's, ways to deploy, images and batch sizes."""
+    """Measurements of a budget: presets of ours, models of torchvision's, ways to deploy, images and batch sizes."""
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What is compared: the library's necks at comparable settings, and necks of others.
+"""Subjects of the comparison: the library's necks at comparable settings, and necks of others.
 
 Every neck of the library makes six maps, from stride 8 on, at the width of its paper; fewer where it cannot make six.
 """

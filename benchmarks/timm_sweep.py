@@ -70,7 +70,7 @@ def run_somewhere(name: str, neck: str, size: Size) -> FeaturePyramid:
 
 
 def examine(pair: tuple[str, str]) -> dict[str, Any]:
-    """What became of an architecture under a neck: the size that worked and the maps that served, or why none did."""
+    """Outcome of an architecture under a neck: the size that worked and the maps that served, or why none did."""
     name, neck = pair
     start = time.perf_counter()
     reason = ""

@@ -126,7 +126,7 @@ class Training(Command):
 
 
 def run_history(folder: Path) -> dict[str, Any]:
-    """What a run was: its command, machine, epochs, images, minutes of training, and share of them waiting for data.
+    """History of a run: its command, machine, epochs, images, minutes of training, and share of them waiting for data.
 
     Raises:
         FileNotFoundError, ValueError: for a folder that is no finished run.

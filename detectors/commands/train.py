@@ -43,8 +43,8 @@ class Train(TrainConfig):
 
     def options(self) -> tuple[TrainConfig, set[str]]:
         """The options from the file and the command line, which counts more, and the names of those given in either."""
-        from detectors.training.config import given, read_config
+        from detectors.training.config import read_config, set_options
 
         file = read_config(self.config) if self.config else {}
-        named = given(self, self.explicit)
+        named = set_options(self, self.explicit)
         return TrainConfig(**{**file, **named}), {*file, *named}

@@ -89,7 +89,7 @@ def probe_image(path: Path | str) -> Probe:
             orientation = _orientation(image)
             if image.mode == "F":
                 raise ValueError(_FLOAT_PIXELS)
-            # An eighth of the resolution reads the whole JPEG stream, and so finds the same damage, in less time.
+            # An eighth of the resolution reads the whole JPEG stream, and so finds the same faults, in less time.
             image.draft("L", (1, 1))
             image.load()
     except FileNotFoundError:

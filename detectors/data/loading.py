@@ -49,7 +49,7 @@ class DataFolder:
         """Names of the splits, `train` first."""
 
     def read(self, split: str) -> RawSplit:
-        """What a split's files say, unchecked.
+        """Content of a split's files, unchecked.
 
         Raises:
             ValueError: no such split, an annotation file that cannot be read, or no image in it.

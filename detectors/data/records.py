@@ -75,14 +75,14 @@ class RawBoxes:
         self.names.append(name)
 
     def title(self, row: int) -> str:
-        """What a report calls a box."""
+        """Name of a box in reports."""
         name = self.names[row]
         return name if isinstance(name, str) else f"{self.word} {name}"
 
 
 @dataclass
 class RawSplit:
-    """What a reader found in one split, before images and boxes are checked; `source` begins every place in it."""
+    """Content of one split as read, before images and boxes are checked; `source` begins every place in it."""
 
     source: str
     class_names: list[str]
@@ -92,7 +92,7 @@ class RawSplit:
     problems: list[Problem] = field(default_factory=list)
 
     def where(self, image: RawImage) -> str:
-        """What a report calls an image."""
+        """Name of an image in reports."""
         return f"{self.source}: image {image.name}"
 
 

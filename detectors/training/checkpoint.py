@@ -57,7 +57,7 @@ class Checkpoints:
         partial.rename(self.last)
         _sync(self.last.parent)
 
-    def note(self, position: dict[str, Any]) -> None:
+    def record(self, position: dict[str, Any]) -> None:
         """Move the position of `last` on without a change of state."""
         manifest = json.loads((self.last / MANIFEST).read_text(encoding="utf-8"))
         partial = self.last / f"{MANIFEST}.partial"
@@ -79,10 +79,10 @@ class Checkpoints:
         folder = self.previous if previous or not self.last.exists() else self.last
         if not folder.exists():
             raise FileNotFoundError(f"there is no checkpoint in {folder.parent}: nothing to resume")
-        fault = damage(folder)
+        fault = fault_of(folder)
         if fault:
             offer = "there is no whole one before it"
-            if folder == self.last and self.previous.exists() and not damage(self.previous):
+            if folder == self.last and self.previous.exists() and not fault_of(self.previous):
                 step = _manifest(self.previous)["position"].get("step")
                 offer = f"the one before it (step {step}) is whole: resume with --resume --previous"
             raise DamagedCheckpoint(f"the checkpoint {folder} is damaged: {fault}; {offer}")
@@ -118,8 +118,8 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def damage(folder: Path) -> str:
-    """What is wrong with a checkpoint, or nothing."""
+def fault_of(folder: Path) -> str:
+    """Fault of a checkpoint in words, empty if it has none."""
     try:
         digests = _manifest(folder)["digests"]
         for name, digest in digests.items():
@@ -166,7 +166,7 @@ def disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        whole = next((f for f in (checkpoints.last, checkpoints.previous) if f.exists() and not damage(f)), None)
+        whole = next((f for f in (checkpoints.last, checkpoints.previous) if f.exists() and not fault_of(f)), None)
         kept = f"the checkpoint {whole} is whole" if whole else "there is no checkpoint yet"
         raise TrainingStopped(
             f"the disk of {checkpoints.last.parent} is full ({error}); {kept}. Make room, then go on with --resume"

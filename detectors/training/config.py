@@ -180,7 +180,7 @@ class TrainConfig:
             raise ValueError("--pretrained and --backbone-weights are two sources of the same weights: give one")
 
     def detector_settings(self) -> dict[str, Any]:
-        """What replaces the preset's settings in `create_detector`.
+        """Settings that replace the preset's in `create_detector`.
 
         Raises:
             ValueError: for a setting that is not NAME=JSON or PART.NAME=JSON, or that is given twice.
@@ -204,7 +204,7 @@ class TrainConfig:
         Options of these `names` (default: those that are not at their defaults) are given and stay. The device, the
         precision and the number of loader processes are no part of it: they are chosen anew on each machine.
         """
-        fixed = given(self, names)
+        fixed = set_options(self, names)
         defaults = _FOR_SMALL_DATA if images < SMALL_DATA else _FOR_LARGE_DATA
         chosen = {k: value for k, value in defaults.items() if k not in fixed or getattr(self, k) is None}
         config = dataclasses.replace(self, **chosen)
@@ -254,7 +254,7 @@ def read_config(file: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def given(config: TrainConfig, names: Collection[str] | None = None) -> dict[str, Any]:
+def set_options(config: TrainConfig, names: Collection[str] | None = None) -> dict[str, Any]:
     """The options of these names, or else those that are not at their defaults."""
     default = TrainConfig()
     options = [f.name for f in dataclasses.fields(TrainConfig)]
@@ -264,6 +264,6 @@ def given(config: TrainConfig, names: Collection[str] | None = None) -> dict[str
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What would change the result of a run, in words, where `now` says otherwise than `before`."""
+    """Options that would change the result of a run, in words, where `now` differs from `before`."""
     changed = [name for name in now if name not in FREE_ON_RESUME and before.get(name) != now[name]]
     return [f"{name} was {before.get(name)!r} and is now {now[name]!r}" for name in sorted(changed)]

@@ -130,7 +130,7 @@ def augmentation(config: TrainConfig, image_size: tuple[int, int]) -> Transforms
 
 
 def fingerprint(dataset: DetectionDataset | None) -> dict[str, Any] | None:
-    """What tells one data set from another: sizes, classes and a digest of all records."""
+    """Fingerprint of a data set: sizes, classes and a digest of all records."""
     if dataset is None:
         return None
     digest = hashlib.sha256()

@@ -241,7 +241,7 @@ COMPLEXITIES = ("plain", "textured", "composite")
 
 
 class Cell(NamedTuple):
-    """What a detector reaches on the objects of one complexity and one range of scales (pixels, upper end excluded)."""
+    """AP of a detector on the objects of one complexity and one range of scales (pixels, upper end excluded)."""
 
     complexity: str
     scale: tuple[float, float]

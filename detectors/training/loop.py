@@ -286,7 +286,7 @@ class Loop:
                 replace_folder(self.folder / "best", self._write_model)
         self.position.evaluated = epoch
         if self.main:
-            self.checkpoints.note(self._noted())
+            self.checkpoints.record(self._noted())
 
 
 def _from_all(image_ids: list[int]) -> list[int]:

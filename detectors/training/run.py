@@ -12,7 +12,7 @@ from detectors.data import DetectionDataset, mosaic
 from detectors.models.ssd import SSD
 from detectors.saving import build, describe
 from detectors.training.checkpoint import Checkpoints
-from detectors.training.config import TrainConfig, differences, given, read_config
+from detectors.training.config import TrainConfig, differences, read_config, set_options
 from detectors.training.data import augmentation, fingerprint, open_datasets, warn_of_small_boxes
 from detectors.training.evaluation import allow_detections, crowding
 from detectors.training.loop import Loop
@@ -224,7 +224,7 @@ def resumed(config: TrainConfig, names: Collection[str] | None = None) -> TrainC
         raise ValueError("--output is required: the folder of the run to resume")
     check_folder(config.output, resume=True, overwrite=False)
     before = read_config(config.output / CONFIG)
-    now = {**before, **given(config, names)}
+    now = {**before, **set_options(config, names)}
     changed = differences(before, now)
     if changed:
         raise ValueError(

@@ -108,7 +108,7 @@ def write_json(file: Path, content: dict[str, Any] | list[Any]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What a run ran on: machine, Python, packages and the command."""
+    """Environment of a run: machine, Python, packages and the command."""
     return {
         "command": sys.argv,
         "python": platform.python_version(),

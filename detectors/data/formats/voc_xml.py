@@ -22,7 +22,7 @@ class VocObject:
 
 @dataclass(slots=True)
 class VocAnnotation:
-    """What an annotation file says; `error` says why it cannot be read, `size` is (height, width)."""
+    """Content of an annotation file; `error` says why it cannot be read, `size` is (height, width)."""
 
     filename: str = ""
     size: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""What tells a YOLO folder's classes and splits: `data.yaml`, `obj.data`, `classes.txt`, `notes.json`."""
+"""Classes and splits of a YOLO folder: `data.yaml`, `obj.data`, `classes.txt`, `notes.json`."""
 
 import json
 from collections.abc import Sequence

@@ -58,7 +58,7 @@ def _configured_below(tree: Tree) -> bool:
 
 
 def _named(labels: LabelFiles, config: YoloConfig, name: str) -> Source:
-    """What a configuration names, looked for below the folder first, whatever lies beside it."""
+    """Files that a configuration names, looked for below the folder first, whatever lies beside it."""
     tree = labels.tree
     for inner in _inner_paths(config.path, name):
         file = tree.file("", inner)
