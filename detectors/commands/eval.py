@@ -4,7 +4,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from detectors.data import DetectionDataset
 
 
 @dataclass
@@ -17,7 +20,7 @@ class Eval:
     """A run's folder (its best checkpoint), a saved detector, a .pth checkpoint of M2Det's authors, or the name of a
     detector on the Hub."""
     split: str | None = None
-    """Split to evaluate on; `test`, or else `val`, if not given."""
+    """Split to evaluate on. If not given, `test`, or else `val`, or else what the checkpoint's run held out."""
     json: Path | None = None
     """Write the figures to this file."""
     detections: Path | None = None
@@ -41,7 +44,8 @@ class Eval:
     """Where to run; auto takes a GPU if there is one."""
 
     val_fraction: float | None = None
-    """Evaluate on the part of the split that training held out with this --val-fraction and --split-seed."""
+    """Evaluate on the part of the split that training held out with this --val-fraction and --split-seed; known from
+    the checkpoint's run where the split is not given either."""
     split_seed: int = 0
     """Of the choice of that part."""
     merge_classes: bool = False
@@ -75,6 +79,10 @@ class Eval:
         )
         if self.val_fraction is not None:
             dataset = hold_out(dataset, self.val_fraction, self.split_seed)[1]
+        elif self.split is None and split not in ("test", "val"):
+            part = held_out(self.checkpoint, dataset)
+            if part is not None:
+                dataset, split = part, f"held out of {split}"
         if len(dataset.class_names) != detector.num_classes - 1:
             have, known = len(dataset.class_names), detector.num_classes - 1
             raise ValueError(f"{self.data} has {have} classes, but {self.checkpoint} knows {known}")
@@ -100,6 +108,31 @@ class Eval:
             draw_precision(result, self.pictures / "pr.png")
             draw_comparison(detector, dataset, self.pictures / "detections.png")
         return 0
+
+
+def held_out(checkpoint: str, dataset: "DetectionDataset") -> "DetectionDataset | None":
+    """The part of a split that the run of a checkpoint held out; None if it held out no part of this split.
+
+    Raises:
+        ValueError: the run held out a part, and the split has only some of its images.
+    """
+    import json
+
+    from detectors.training.run_log import HELD_OUT
+
+    path = Path(checkpoint)  # a run's folder, or best/ or last/ in it, or a file there
+    files = (folder / HELD_OUT for folder in (path, *path.parents[:2]))
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        return None
+    names = set(json.loads(file.read_text(encoding="utf-8")))
+    chosen = [index for index, record in enumerate(dataset.records) if record.file_name in names]
+    if chosen and len(chosen) < len(names):
+        raise ValueError(
+            f"the run held out {len(names)} images ({file}), but the data has only {len(chosen)} of them: name what to "
+            "evaluate on by --split, with --val-fraction for a part of it"
+        )
+    return dataset.subset(chosen) if chosen else None
 
 
 def show(report: dict[str, Any], title: str) -> None:

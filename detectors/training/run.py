@@ -22,6 +22,7 @@ from detectors.training.pictures import draw_results
 from detectors.training.run_log import (
     CONFIG,
     ENVIRONMENT,
+    HELD_OUT,
     LOG,
     LOGGER,
     RunLog,
@@ -109,6 +110,8 @@ def train(
             data = {"train": fingerprint(train_set), "val": fingerprint(val_set)}
             write_json(folder / CONFIG, {"train": config.to_json(), "detector": describe(model), "data": data})
             write_json(folder / ENVIRONMENT, environment())
+            if config.val_fraction is not None and val_set is not None:
+                write_json(folder / HELD_OUT, [record.file_name for record in val_set.records])
             mosaic(train_set, folder / "samples.png")
         accelerator.wait_for_everyone()
         return _run(loop, accelerator, log)

@@ -16,7 +16,7 @@ import torch
 
 from detectors.atomic import write_atomically
 
-CONFIG, LOG, ENVIRONMENT = "config.json", "train.log", "environment.json"
+CONFIG, LOG, ENVIRONMENT, HELD_OUT = "config.json", "train.log", "environment.json", "held_out.json"
 LOGGER = logging.getLogger("detectors.training")
 _PACKAGES = ("feature-pyramids", "torch", "torchvision", "timm", "numpy", "accelerate", "faster-coco-eval", "pillow")
 

@@ -13,6 +13,8 @@ from training_runs import TINY, tiny_config, write_data
 from detectors import load
 from detectors.cli import main
 from detectors.commands.train import Train
+from detectors.data import hold_out, load_dataset
+from detectors.training.metrics import read_lines
 from detectors.training.run import train
 
 
@@ -101,6 +103,29 @@ def test_eval_refuses_data_of_other_classes(run: Path, tmp_path: Path, capsys: p
     (data / "val.json").write_text(json.dumps(content))
     assert main(["eval", "--data", str(data), "--checkpoint", str(run), "--split", "val"]) == 2
     assert "differ from those given" in capsys.readouterr().err
+
+
+def test_eval_takes_the_images_that_the_run_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = write_data(tmp_path / "data", train=8, val=0), tmp_path / "run"
+    assert train(tiny_config(data, run, epochs=1, val_fraction=0.25, split_seed=3))
+    names = json.loads((run / "held_out.json").read_text())
+    expected = hold_out(load_dataset(data), 0.25, seed=3)[1]
+    assert names == [record.file_name for record in expected.records]
+    options = ["eval", "--data", str(data), "--device", "cpu", "--json", str(tmp_path / "figures.json")]
+    for checkpoint in (run, run / "best", run / "best/model.safetensors"):
+        assert main([*options, "--checkpoint", str(checkpoint)]) == 0
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert (figures["split"], figures["images"]) == ("held out of train", 2)
+    [evaluation] = [line for line in read_lines(run / "metrics.jsonl") if "AP50" in line]
+    assert figures["AP"] == pytest.approx(evaluation["AP"])
+    assert main([*options, "--checkpoint", str(run), "--split", "train"]) == 0
+    assert json.loads((tmp_path / "figures.json").read_text())["images"] == 8
+    content = json.loads((data / "train.json").read_text())
+    content["images"] = [image for image in content["images"] if image["file_name"] != names[0]]
+    (data / "train.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main([*options, "--checkpoint", str(run)]) == 2
+    assert "the data has only 1 of them" in capsys.readouterr().err
 
 
 def test_color_pictures_are_read_as_gray_from_training_to_export(data: Path, tmp_path: Path) -> None:
