@@ -88,6 +88,7 @@ class Loop:
         self.late = int(accelerator.device.type == "cuda")
         self.position = Position()
         self.means = Means()
+        self.recent: dict[str, float] = {}
         self.interrupted = False
         self.last_save = time.monotonic()
 
@@ -218,10 +219,13 @@ class Loop:
                 self._skipped(report)
             else:
                 self.means.add({**report.losses, "gradient_norm": report.gradient_norm})
+            if report.step == 1 and not report.skipped:
+                LOGGER.info("step 1: %s", ", ".join(f"{name} {value:.3f}" for name, value in report.losses.items()))
             if report.step % self.config.log_steps == 0:
                 lr = self.stepper.lr(report.step - 1)
                 epoch = (report.step - 1) // self.batches.steps + 1
-                self.metrics.train(report.step, epoch, lr, self.means.take())
+                self.recent = self.means.take()
+                self.metrics.train(report.step, epoch, lr, self.recent)
         return stop, save
 
     def _skipped(self, report: Report) -> None:
@@ -242,7 +246,8 @@ class Loop:
             )
 
     def _show(self, images_per_second: float) -> None:
-        losses = {name: value for name, value in self.means.now().items() if name != "gradient_norm"}
+        means = self.means.now() or self.recent
+        losses = {name: value for name, value in means.items() if name != "gradient_norm"}
         self.progress.update(self.position.step, losses, images_per_second)
 
     def _save(self) -> bool:

@@ -13,6 +13,7 @@ from detectors.cli import main, named_options
 from detectors.commands.train import Train
 from detectors.training import TrainConfig
 from detectors.training.config import read_config
+from detectors.training.metrics import read_lines
 from detectors.training.run import resumed, train
 
 
@@ -111,6 +112,14 @@ def test_a_run_records_and_says_what_it_chose(data: Path, tmp_path: Path) -> Non
     assert written["backbone_weights"] == "none"  # no package fits this backbone
     log = (tmp_path / "run/train.log").read_text()
     assert f"chosen for 8 training images: batch_size {written['batch_size']}" in log
+
+
+def test_the_first_step_shows_its_losses(data: Path, tmp_path: Path) -> None:
+    assert train(tiny_config(data, tmp_path / "run", epochs=1, log_steps=1))
+    first = read_lines(tmp_path / "run/metrics.jsonl")[0]
+    assert first["step"] == 1
+    losses = ", ".join(f"{name} {first[name]:.3f}" for name in ("bbox_regression", "classification"))
+    assert f"step 1: {losses}\n" in (tmp_path / "run/train.log").read_text()
 
 
 def test_training_outside_the_main_thread(data: Path, tmp_path: Path) -> None:
