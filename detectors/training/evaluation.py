@@ -82,7 +82,7 @@ def crowding(split: str, dataset: DetectionDataset, max_detections: int = MAX_DE
 
     >>> from detectors.data import SyntheticScales
     >>> crowding("val", SyntheticScales(2), max_detections=1)
-    'val: 2 images have more than 1 object (up to 6), but AP counts 1 detection per image: give --max-detections 6'
+    'val: 1 image has more than 1 object (up to 5), but AP counts 1 detection per image: give --max-detections 5'
     """
     counts = [int((~record.crowd).sum()) for record in dataset.records]
     above = sum(count > max_detections for count in counts)

@@ -120,7 +120,7 @@ def test_bad_arguments(arguments):
         ([], r"levels of 4 scales each: got levels of \[\] maps"),
         (levels_of(sides=(4, 2)), r"got levels of \[2, 2, 2\] maps"),
         ([*levels_of()[:2], levels_of()[2][:3]], r"got levels of \[4, 4, 3\] maps"),
-        ([*levels_of()[:2], levels_of(sides=(9, 4, 2, 1))[2]], r"one size a scale: scale 0 has .*\(9, 9\)\]"),
+        ([*levels_of()[:2], levels_of(sides=(9, 4, 2, 1))[2]], r"one size per scale: scale 0 has .*\(9, 9\)\]"),
         (levels_of(levels=2), "built for 24 channels after concatenation: scale 0 has 16"),
     ],
 )

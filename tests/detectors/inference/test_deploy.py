@@ -12,6 +12,7 @@ from detectors.inference.deploy import DeployedDetector
 from detectors.inference.export import export_program
 from detectors.inference.folding import fold_batch_norms
 from detectors.inference.winograd import has_fast_products
+from pyramids.conv import init_weights
 
 MIXES = [
     ("resnet18", "mlfpn", {"num_levels": 3, "channels": 32}),
@@ -28,6 +29,7 @@ def lively(backbone: str, neck: str, image_size: int = 320, **kwargs: object):
     """A detector whose batch norms have statistics of their own and whose head tells inputs apart."""
     torch.manual_seed(0)
     model = create_detector("ssd", 5, backbone=backbone, neck=neck, image_size=image_size, neck_kwargs=kwargs)
+    init_weights(model.pyramid.neck)  # MLFPN's own weights are small beside the statistics below
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
             m.running_mean.normal_(0, 0.1)

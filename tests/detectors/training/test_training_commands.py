@@ -67,7 +67,7 @@ def test_check_of_bad_data_and_training_agree(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text())["train"]
     assert report["usable_images"] == 7
     assert any("no area" in problem["reason"] for problem in report["problems"])
-    assert all(set(problem) == {"where", "reason"} for problem in report["problems"])
+    assert all({"where", "reason"} <= set(problem) for problem in report["problems"])
     assert train(tiny_config(data, tmp_path / "run", epochs=1))
     written = json.loads((tmp_path / "run/config.json").read_text())["data"]["train"]
     assert (written["images"], written["boxes"]) == (report["usable_images"], report["usable_boxes"])
@@ -203,19 +203,20 @@ def test_a_tracker_gets_all_numbers(data: Path, tmp_path: Path, monkeypatch: pyt
     pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
+    from accelerate.tracking import WandBTracker
 
+    values: dict[str, float] = {}
+    log = WandBTracker.log
+
+    def recorded(tracker: WandBTracker, numbers: dict[str, float], **kwargs: object) -> None:
+        values.update(numbers)
+        log(tracker, numbers, **kwargs)
+
+    monkeypatch.setattr(WandBTracker, "log", recorded)
     config = tiny_config(data, tmp_path / "runs/first", epochs=1, log_with=["wandb"])
     assert train(config)
     [file] = (tmp_path / "runs/first/wandb").glob("offline-run-*/run-*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(file))
-    values: dict[str, str] = {}
-    while content := store.scan_data():
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(content)
-        values |= {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+    assert file.stat().st_size > 0
     written = [json.loads(line) for line in (tmp_path / "runs/first/metrics.jsonl").read_text().splitlines()]
-    assert json.loads(values["val/AP"]) == pytest.approx(written[-1]["AP"])
+    assert values["val/AP"] == pytest.approx(written[-1]["AP"])
     assert values.keys() >= {"train/classification", "train/lr", "speed/images_per_second"}
