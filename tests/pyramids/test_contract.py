@@ -18,8 +18,15 @@ def test_all_necks_are_swept():
     assert detectors_have | {"bfp", "deconv", "fpg", "simple"} <= set(NECKS)
 
 
-@pytest.mark.parametrize("clause", CLAUSES)
-@pytest.mark.parametrize("name", NECKS)
+def cases():
+    """Every clause for every neck; compilers and ONNX, which take half a minute, fast for two of them only."""
+    for name in NECKS:
+        for clause in CLAUSES:
+            long = clause in ("compiles", "onnx") and name not in ("mlfpn", "fpn")
+            yield pytest.param(name, clause, marks=[pytest.mark.slow] if long else [])
+
+
+@pytest.mark.parametrize(("name", "clause"), cases())
 def test_neck_keeps(name, clause):
     check_neck(small_neck(name), clauses=[clause], max_examples=100)
 
