@@ -4,7 +4,7 @@ Labels lie in a folder `labels` in place of `images` on the picture's path, besi
 beside them, or in one folder of labels for all splits; in any case.
 """
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from detectors.data.tree import Tree, folded, without_suffix
 
@@ -39,16 +39,16 @@ class LabelFiles:
     def _by_picture(self) -> dict[str, str]:
         known: dict[str, list[str]] = {}
         for file in self.files:
-            parts = ["labels" if part.lower() in _LABELS else part for part in without_suffix(file).split("/")]
-            known.setdefault(folded("/".join(parts)), []).append(file)
+            folder, slash, name = without_suffix(file).rpartition("/")
+            known.setdefault(folded(f"{_as_labels(folder)}{slash}{_as_label(name)}"), []).append(file)
         found: dict[str, str] = {}
         for picture in self.tree.pictures:
-            key = without_suffix(picture)
-            for name in _places(key):
-                files = known.get(folded(name))
+            folder, _, name = without_suffix(picture).rpartition("/")
+            for place in _places(folder):
+                files = known.get(folded(place + name))
                 if files:
-                    same = (file for file in files if without_suffix(file).endswith(key.rpartition("/")[2]))
-                    found[picture] = next(same, files[0])
+                    same = (file for file in files if without_suffix(file).endswith(name))
+                    found[picture] = files[0] if len(files) == 1 else next(same, files[0])
                     break
         return found
 
@@ -64,17 +64,26 @@ def _in_labels(file: str) -> bool:
     return any(part.lower() in _LABELS for part in file.split("/")[:-1])
 
 
-def _places(key: str) -> list[str]:
-    """Where the labels of a picture may lie, likeliest first, for a picture's path without suffix."""
-    parts = key.split("/")
-    *folders, name = parts
-    places: list[str] = []
+def _as_label(part: str) -> str:
+    return "labels" if part.lower() in _LABELS else part
+
+
+@lru_cache
+def _as_labels(folder: str) -> str:
+    """A folder's path with every folder of labels in it named so."""
+    return "/".join(map(_as_label, folder.split("/")))
+
+
+@lru_cache
+def _places(folder: str) -> tuple[str, ...]:
+    """Where the labels of a folder's pictures may lie, likeliest first: what precedes their names."""
+    folders = folder.split("/") if folder else []
+    places: list[list[str]] = []
     for at in reversed(range(len(folders))):
         if folders[at].lower() in PICTURES:
-            places.append("/".join([*folders[:at], "labels", *folders[at + 1 :], name]))
-            places.append("/".join([*folders[:at], "labels", name]))
+            places += [[*folders[:at], "labels", *folders[at + 1 :]], [*folders[:at], "labels"]]
             break
-    places += [key, "/".join([*folders, "labels", name])]
+    places += [folders, [*folders, "labels"]]
     if folders:
-        places += ["/".join(["labels", *parts]), "/".join(["labels", name])]
-    return places
+        places += [["labels", *folders], ["labels"]]
+    return tuple("".join(f"{part}/" for part in place) for place in places)

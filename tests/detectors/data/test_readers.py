@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision import tv_tensors
 
 from detectors.data import DetectionDataset, check_dataset, find_splits, load_dataset
@@ -196,3 +197,22 @@ def test_real_sets(name: str, split: str, images: int, boxes: int, crowd: int, e
     np.testing.assert_allclose([a["bbox"] for a in truth], [a["bbox"] for a in annotations], atol=1e-9)
     np.testing.assert_allclose([a["area"] for a in truth], [a["area"] for a in annotations], rtol=1e-9)
     assert [a["category_id"] for a in truth] == [a["category_id"] for a in annotations]
+
+
+def test_yolo_files_of_boxes_and_of_polygons_side_by_side(tmp_path: Path) -> None:
+    texts = {
+        "a": "1 0.5 0.5 0.5 0.25\n\n0.0 0.25 0.5 0.5 1\n",
+        "b": "\ufeff0 0.1 0.2 0.9 0.2 0.9 0.8\n1 0.5 0.5 1 1\n",  # a polygon and a box
+        "c": "",
+        "d": "1 0.75 0.25 0.5 0.5",
+    }
+    for name, text in texts.items():
+        Image.new("RGB", (40, 80)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "classes.txt").write_text("cat\ndog")
+    assert boxes_by_image(load_dataset(tmp_path)) == {
+        "a": [("dog", [10, 30, 30, 50]), ("cat", [0, 0, 20, 80])],
+        "b": [("cat", [4, 16, 36, 64]), ("dog", [0, 0, 40, 80])],
+        "c": [],
+        "d": [("dog", [20, 0, 40, 40])],
+    }
