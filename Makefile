@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: setup
-	OMP_NUM_THREADS= $(BIN)/python -m detectors demo --output runs/demo --overwrite
+	env -u OMP_NUM_THREADS $(BIN)/python -m detectors demo --output runs/demo --overwrite
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow and not cuda" -n 2 --dist worksteal --timeout 600
