@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import convert_bounding_box_format
 from detectors import create_detector
 from detectors.training import TrainConfig
 from detectors.training.backbone_weights import load_backbone_weights, read_weights, rename_efficientnet
-from detectors.training.config import differences, given, read_config
+from detectors.training.config import differences, read_config, set_options
 from detectors.training.data import pack
 from detectors.training.memory import checkpoint_activations
 from detectors.training.schedule import lr_factor
@@ -55,7 +55,7 @@ def test_config_reads_back(tmp_path: Path) -> None:
     config = TrainConfig(data=tmp_path, model="m2det", output=tmp_path / "run", settings=["neck.channels=16"], epochs=3)
     (tmp_path / "config.json").write_text(json.dumps({"train": config.to_json()}))
     assert TrainConfig(**read_config(tmp_path / "config.json")) == config
-    assert given(config).keys() == {"data", "model", "output", "settings", "epochs"}
+    assert set_options(config).keys() == {"data", "model", "output", "settings", "epochs"}
 
 
 def test_config_with_unknown_options_is_refused(tmp_path: Path) -> None:
