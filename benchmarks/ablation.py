@@ -29,13 +29,14 @@ def table_rows(recipe: Recipe) -> list[Row]:
     >>> [row.key for row in table_rows(RECIPES["cpu"])][:4]
     ['ssd', 'deconv', 's-tum', 'tum']
     """
-    # In their papers FPN, PAFPN and SSD's layers have no norms. The other rows have them, so here all do.
+    # In their papers FPN, PAFPN and SSD's layers have no norms. The other rows have them, so here all do. BiFPN keeps
+    # its own norms, whose eps and momentum are EfficientDet's.
     norm = {"norm_layer": "batchnorm2d"}
     levels, scales, width = recipe.num_levels, recipe.num_scales, recipe.width
     extras: dict[str, Any] = {"layout": "mlfpn", "extra_channels": [width] * (scales - 2), **norm}
     deconv = {"num_scales": scales, "out_channels": width}
     # Made for three maps of the backbone, where the paper's take two: they stand with both.
-    fpn = {"extra_levels": scales - 3, "out_channels": width, **norm}
+    fpn = {"extra_levels": scales - 3, "out_channels": width}
     two = {**fpn, "extra_levels": scales - 2}
     steps: dict[str, tuple[str, dict[str, Any]]] = {
         "s-tum": (f"{levels} s-TUMs", {"smooth": False, "reuse_base": False, "sfam": False}),
@@ -49,9 +50,10 @@ def table_rows(recipe: Recipe) -> list[Row]:
     ]
     rows += [(key, title, recipe.mlfpn(**changes)) for key, (title, changes) in steps.items()]
     others: list[tuple[str, str, dict[str, Any]]] = []
-    for name, title in (("fpn", "FPN"), ("pafpn", "PAFPN"), ("bifpn", "BiFPN")):
-        others.append((name, title, {"neck": name, "neck_kwargs": fpn}))
-        others.append((f"{name}-2", f"{title} on two maps", {"neck": name, "neck_kwargs": two, "strides": [8, 16]}))
+    for name, title, norms in (("fpn", "FPN", norm), ("pafpn", "PAFPN", norm), ("bifpn", "BiFPN", {})):
+        others.append((name, title, {"neck": name, "neck_kwargs": fpn | norms}))
+        pair = {"neck": name, "neck_kwargs": two | norms, "strides": [8, 16]}
+        others.append((f"{name}-2", f"{title} on two maps", pair))
     strong = Row("stronger", "MLFPN on a stronger backbone", recipe.mlfpn(), recipe.stronger, {"paper_ap": 34.1})
     table = [Row(key, title, settings, columns={"paper_ap": PAPER_AP[key]}) for key, title, settings in rows]
     return [*table, strong, *(Row(key, title, settings) for key, title, settings in others)]

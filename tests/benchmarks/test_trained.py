@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks import experiment
 from benchmarks.ablation import PAPER_AP, table_rows
@@ -50,6 +51,17 @@ def test_the_papers_steps():
         "bifpn-2",
     ]
     assert rows["stronger"].backbone == RECIPES["cpu"].stronger
+
+
+def test_the_rows_norms():
+    """FPN and PAFPN have none by default and get plain ones; BiFPN's are its own, EfficientDet's."""
+    rows = {row.key: row for row in table_rows(RECIPES["smoke"])}
+    expected = {"fpn": (1e-5, 0.1), "pafpn": (1e-5, 0.1), "bifpn": (1e-3, 0.01)}
+    for key in [*expected, *(f"{name}-2" for name in expected)]:
+        model = create_detector("ssd", 4, backbone="resnet10t", image_size=64, **rows[key].settings)
+        norms = [m for m in model.pyramid.neck.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert norms
+        assert {(m.eps, m.momentum) for m in norms} == {expected[key.removesuffix("-2")]}
 
 
 @pytest.mark.parametrize("variant", PAPER_MPARAMS)
