@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two processes of one thread each beat one of two threads on a small machine, and more on a large one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test test-all lint types docs serve wheel clean
+.PHONY: setup demo test test-all gpu lint types docs serve wheel clean
 
 setup: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -m "not cuda" -n 2 --dist worksteal --timeout 3600
+
+# Tests and benchmarks that need a GPU, in twenty minutes; writes docs/results.
+gpu: setup
+	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks gpu
 
 lint: setup
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ COMMANDS = (
     "activations",
     "gradients",
     "allocator",
+    "gpu",
     "report",
 )
 
