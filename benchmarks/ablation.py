@@ -16,6 +16,7 @@ import torch
 from benchmarks.command import Cell, run_cells
 from benchmarks.experiment import Experiment, Recipe, Row, Setting, Trial
 from benchmarks.results import Results
+from detectors.errors import InputError
 
 # COCO minival, VGG-16 at 320x320 but for the last. All are in the paper's text: the s-TUMs' as a gain of 3.1 over 27.5,
 # SFAM's as that from which ResNet-101 starts.
@@ -113,7 +114,7 @@ class Ablation(Experiment):
         self, rows: Sequence[Row], best: Mapping[str, Setting], recipe: Recipe, device: torch.device
     ) -> list[Cell]:
         if self.data is not None:
-            raise ValueError("--curves needs any number of pictures, as only the embedded data has: leave out --data")
+            raise InputError("--curves needs any number of pictures, as only the embedded data has: leave out --data")
         return [
             self._cell(
                 f"curve/{row.key}/images{images}",

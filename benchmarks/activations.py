@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchmarks.command import Command
 from benchmarks.results import Results
 from detectors import create_detector, list_detectors
+from detectors.errors import InputError
 from detectors.models.head import SSDHead
 from detectors.models.ssd import SSD
 from pyramids import MLFPN
@@ -55,7 +56,7 @@ class Activations(Command):
         torch.manual_seed(0)
         if self.model is None:
             if self.budget != "smoke":
-                raise ValueError("--model is required: a preset's name, a run's folder or a checkpoint")
+                raise InputError("--model is required: a preset's name, a run's folder or a checkpoint")
             neck = {"num_levels": 2, "num_scales": 3, "channels": 16}
             tiny = create_detector("m2det", 4, backbone="resnet10t", image_size=64, neck_kwargs=neck)
             return tiny, "a tiny m2det, random weights"
@@ -63,7 +64,7 @@ class Activations(Command):
             return load(self.model), Path(self.model).name
         if self.model in list_detectors():
             return create_detector(self.model), f"{self.model}, random weights"
-        raise ValueError(
+        raise InputError(
             f"--model names neither a file or folder nor a preset: got {self.model!r}; presets are {list_detectors()}"
         )
 
@@ -107,7 +108,7 @@ def level_activations(detector: SSD, image: Tensor) -> LevelActivations:
     """
     neck = detector.pyramid.neck
     if not isinstance(neck, MLFPN):
-        raise ValueError(f"only an MLFPN has levels: this detector is on a {type(neck).__name__}")
+        raise InputError(f"only an MLFPN has levels: this detector is on a {type(neck).__name__}")
     batch = detector.preprocess([image])
     features = detector.pyramid.backbone((batch - detector.image_mean) / detector.image_std)
     scales = neck(features)

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.command import Cell, Command, run_cells
 from benchmarks.results import Results
+from detectors.errors import InputError
 
 PLANS = {"smoke": ((2,), 1, 1), "cpu": ((8, 32), 4, 3), "gpu": ((8, 32), 4, 3)}
 """Batch sizes, steps per process and processes of each kind."""
@@ -49,7 +50,7 @@ class Allocator(Command):
     def run(self) -> int:
         device = self.open_device()
         if device.type != "cpu":
-            raise ValueError("the allocator of the C library serves the CPU: leave out --device")
+            raise InputError("the allocator of the C library serves the CPU: leave out --device")
         batches, steps, repeats = PLANS[self.budget]
         results = Results(self.output, "allocator", device, {"model": _MODEL, "steps": steps, "repeats": repeats})
         cells = [

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.results import Results
+from detectors.errors import InputError
 
 Budget = Literal["smoke", "cpu", "gpu"]
 
@@ -35,7 +36,7 @@ class Command:
             ValueError: for `cuda` where there is none.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device is cuda, but torch sees no CUDA GPU here: use --device cpu")
+            raise InputError("device is cuda, but torch sees no CUDA GPU here: use --device cpu")
         return torch.device(self.device)
 
     def run(self) -> int:

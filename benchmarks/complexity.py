@@ -14,6 +14,7 @@ from benchmarks.ablation import Ablation
 from benchmarks.command import Cell, Command, run_cells
 from benchmarks.experiment import Recipe, SearchSpace
 from benchmarks.results import Results, read_results
+from detectors.errors import InputError
 
 
 @dataclass(kw_only=True)
@@ -35,7 +36,7 @@ class Complexity(Command):
         ablation = read_results(trained)
         if ablation["settings"]["data"] != "SyntheticScales":
             data = ablation["settings"]["data"]
-            raise ValueError(f"{trained} is of the data set {data!r}: only on SyntheticScales is complexity known")
+            raise InputError(f"{trained} is of the data set {data!r}: only on SyntheticScales is complexity known")
         recipe = _recipe_of(ablation["settings"], self.images)
         settings = {**ablation["settings"], "images": list(recipe.images), "edges": scale_edges(recipe)}
         results = Results(self.output, "complexity", device, settings)
@@ -68,7 +69,7 @@ def _recipe_of(settings: Mapping[str, Any], images: int | None) -> Recipe:
     known = {name: settings[name] for name in Recipe.__dataclass_fields__ if name in settings}
     train, test = known["images"]
     if images is not None and images < 1:
-        raise ValueError(f"--images is at least 1: got {images}")
+        raise InputError(f"--images is at least 1: got {images}")
     sizes = {"images": (train, images or 4 * test), "scales": tuple(known["scales"])}
     return Recipe(**{**known, **sizes, "seeds": 1, "search": SearchSpace(1, (), ()), "curve": ()})
 

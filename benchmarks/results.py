@@ -20,6 +20,8 @@ import timm
 import torch
 import torchvision
 
+from detectors.errors import InputError
+
 SCHEMA = 1
 _ROOT = Path(__file__).parents[1]
 
@@ -96,7 +98,7 @@ class Results:
                 ("device", self._head["environment"]["device"], old["environment"]["device"]),
             ):
                 if ours != theirs:
-                    raise ValueError(
+                    raise InputError(
                         f"{self.path} was made with other {what}: {theirs}, not {ours}; choose another --output"
                     )
             self._head, self.rows = {k: v for k, v in old.items() if k != "rows"}, old["rows"]
@@ -138,9 +140,9 @@ def read_results(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no results file: {error}") from error
+        raise InputError(f"{path} is no results file: {error}") from error
     if not isinstance(content, dict) or not {"schema", "benchmark", "rows", "settings", "environment"} <= set(content):
-        raise ValueError(f"{path} is no results file: it lacks schema, benchmark, rows, settings or environment")
+        raise InputError(f"{path} is no results file: it lacks schema, benchmark, rows, settings or environment")
     if content["schema"] != SCHEMA:
-        raise ValueError(f"{path} has schema {content['schema']}: this version reads {SCHEMA}; run the benchmark again")
+        raise InputError(f"{path} has schema {content['schema']}: this version reads {SCHEMA}; run the benchmark again")
     return content

@@ -19,6 +19,7 @@ from benchmarks.results import Results
 from benchmarks.roofline import roofline
 from benchmarks.timing import compare, measure
 from detectors import SSD, DeployedDetector, create_detector, list_detectors
+from detectors.errors import InputError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OURS_CPU = ("m2det_320_vgg16", "m2det_320_vgg16 released", "ssd_320_vgg16", "m2det_320_efficientnet_lite0")
@@ -93,7 +94,7 @@ class Speed(Command):
         plan = PLANS[self.budget]
         unknown = [name for name in self.models if name.split()[0] not in list_detectors()]
         if unknown:
-            raise ValueError(f"no detectors are named {unknown}: expected names of {list_detectors()}")
+            raise InputError(f"no detectors are named {unknown}: expected names of {list_detectors()}")
         names = self.models or plan.ours
         results = Results(self.output, "speed", device, {"images": plan.images, "budget": self.budget})
         cells = list(self._cells(names, plan, device))

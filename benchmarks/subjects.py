@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detectors.errors import InputError
 from pyramids import Neck, NeckSequence, create_neck
 from pyramids.registry import neck_class
 
@@ -74,9 +75,9 @@ def peer(path: str) -> Subject:
     try:
         kind = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"a peer is an importable class as module:Class: got {path!r} ({error})") from error
+        raise InputError(f"a peer is an importable class as module:Class: got {path!r} ({error})") from error
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise ValueError(f"a peer is a subclass of torch.nn.Module: {path!r} is {kind!r}")
+        raise InputError(f"a peer is a subclass of torch.nn.Module: {path!r} is {kind!r}")
     return Subject(path, tuple(getattr(kind, "default_strides", (8, 16, 32))), kind)
 
 

@@ -13,6 +13,7 @@ from benchmarks.command import Cell, Command, run_cells
 from benchmarks.loader import synthetic_folder
 from benchmarks.results import Results
 from detectors.data import DetectionDataset, evaluation_transforms, load_dataset
+from detectors.errors import InputError
 from detectors.models.ssd import SSD
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -75,7 +76,7 @@ class Training(Command):
         device = self.open_device()
         if self.run_folder is None or self.data is None:
             if self.budget != "smoke" or self.run_folder is not None or self.data is not None:
-                raise ValueError("--run-folder and --data are required: a trained run and the data folder it was for")
+                raise InputError("--run-folder and --data are required: a trained run and the data folder it was for")
             return self._smoke()
         history = run_history(self.run_folder)
         detector = _open(self.run_folder)
@@ -138,7 +139,7 @@ def run_history(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder} is not the folder of a training run: {error.filename} is missing") from error
     if not speeds:
-        raise ValueError(f"{folder} holds a run that has not trained an epoch")
+        raise InputError(f"{folder} holds a run that has not trained an epoch")
     # After a resume a step may stand twice: its last line counts.
     at = {line["step"]: line for line in speeds}
     per_step = config["batch_size"]

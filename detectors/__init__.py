@@ -1,5 +1,6 @@
 """Complete detectors on the necks of `pyramids`: M2Det, SSD and any mix."""
 
+from detectors.errors import InputError
 from detectors.inference.deploy import DeployedDetector
 from detectors.models.anchors import DefaultBoxes
 from detectors.models.loss import FocalLoss, MultiBoxLoss
@@ -23,6 +24,7 @@ __all__ = [
     "DefaultBoxes",
     "DeployedDetector",
     "FocalLoss",
+    "InputError",
     "M2Det",
     "MultiBoxLoss",
     "PostProcess",

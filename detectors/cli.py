@@ -6,10 +6,10 @@ Each command is a dataclass in `detectors.commands`, of which tyro makes the arg
 import importlib
 import io
 import sys
-import traceback
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
+
+from detectors.errors import InputError
 
 COMMANDS = ("train", "eval", "predict", "check", "convert", "export", "demo", "info", "models")
 
@@ -17,8 +17,8 @@ COMMANDS = ("train", "eval", "predict", "check", "convert", "export", "demo", "i
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; `args` are those of the process if None.
 
-    An error that comes of the input becomes one line on stderr and the exit code 2, as bad arguments do. A defect, and
-    with `--debug` any error, keeps its traceback.
+    An `InputError` and an error of the file system become one line on stderr and the exit code 2, as bad arguments do.
+    A defect, and with `--debug` any error, keeps its traceback.
 
     Raises:
         SystemExit: from the parser: 0 after `--help`, 2 for arguments that do not fit.
@@ -80,8 +80,8 @@ def run_command(
         if error.name is None or error.name.partition(".")[0] in ours:
             raise
         return _fail(f"this command needs {error.name}: pip install 'feature-pyramids[train,export]'")
-    except (ValueError, TypeError, OSError) as error:
-        if debug or not meant_for_users(error, ours):
+    except (InputError, OSError) as error:
+        if debug:
             raise
         return _fail(" ".join(str(error).split()) or type(error).__name__)
     return code
@@ -95,19 +95,6 @@ def named_options(args: Sequence[str]) -> frozenset[str]:
     """
     words = (arg.partition("=")[0] for arg in args if arg.startswith("--"))
     return frozenset(word.removeprefix("--").removeprefix("no-").replace("-", "_") for word in words)
-
-
-def meant_for_users(error: Exception, packages: Collection[str]) -> bool:
-    """Whether an error says what is wrong with a user's input, and is no defect.
-
-    Such are errors of files, and those that a `raise` statement in one of `packages` made. One that came up in an
-    expression, or inside another library, was not foreseen.
-    """
-    if isinstance(error, OSError):
-        return True
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    roots = (Path(__file__).parents[1] / package for package in packages)
-    return any(Path(last.filename).is_relative_to(root) for root in roots) and (last.line or "").startswith("raise ")
 
 
 def command_class(package: str, name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from detectors.errors import InputError, checked_settings
 from detectors.models.m2det import M2Det
 from detectors.models.zoo import create_detector
 
@@ -63,43 +64,44 @@ def load_released_checkpoint(
     >>> from detectors import load_released_checkpoint
     >>> load_released_checkpoint({"conv1.weight": torch.zeros(1)})
     Traceback (most recent call last):
-    ValueError: this is no checkpoint of the authors' M2Det on VGG-16: it lacks reduce.conv.weight, ...
+    detectors.errors.InputError: this is no checkpoint of the authors' M2Det on VGG-16: it lacks reduce.conv.weight, ...
     """
     weights = read_state_dict(path_or_state_dict)
     layout = read_layout(weights)
     translated = translate(weights, layout)
     has_backbone = any(name.startswith("base.") for name in weights)
     if require_backbone and not has_backbone:
-        raise ValueError("the checkpoint has no backbone (base.*): pass require_backbone=False to load the rest")
-    model = create_detector(
-        "m2det",
-        layout.classes,
-        backbone="vgg16_reduced",
-        image_size=image_size,
-        antialias=False,
-        image_mean=[value / 255 for value in _PIXEL_MEAN],
-        image_std=[1 / 255] * 3,
-        class_names=coco_names() if layout.classes == 81 else None,
-        neck_kwargs={
-            "design": "released",
-            "num_levels": layout.levels,
-            "num_scales": layout.scales,
-            "channels": layout.planes,
-            "base_channels": layout.base,
-            "smooth": layout.smooth,
-            "sfam": layout.sfam_width is not None,
-            "rd_ratio": 1 if layout.sfam_width is None else layout.sfam_width / (layout.planes * layout.levels),
-        },
-        postprocess_kwargs={
-            "score_threshold": 0.1,
-            "iou_threshold": 0.3,
-            "candidates_per_class": 1000,  # theirs has no limit; above 0.1 this one is hardly met
-            "max_per_class": 50,
-            "max_per_image": 50 * (layout.classes - 1),
-            "extra_pixel": True,
-            "clip": False,
-        },
-    )
+        raise InputError("the checkpoint has no backbone (base.*): pass require_backbone=False to load the rest")
+    with checked_settings():  # of the image size
+        model = create_detector(
+            "m2det",
+            layout.classes,
+            backbone="vgg16_reduced",
+            image_size=image_size,
+            antialias=False,
+            image_mean=[value / 255 for value in _PIXEL_MEAN],
+            image_std=[1 / 255] * 3,
+            class_names=coco_names() if layout.classes == 81 else None,
+            neck_kwargs={
+                "design": "released",
+                "num_levels": layout.levels,
+                "num_scales": layout.scales,
+                "channels": layout.planes,
+                "base_channels": layout.base,
+                "smooth": layout.smooth,
+                "sfam": layout.sfam_width is not None,
+                "rd_ratio": 1 if layout.sfam_width is None else layout.sfam_width / (layout.planes * layout.levels),
+            },
+            postprocess_kwargs={
+                "score_threshold": 0.1,
+                "iou_threshold": 0.3,
+                "candidates_per_class": 1000,  # theirs has no limit; above 0.1 this one is hardly met
+                "max_per_class": 50,
+                "max_per_image": 50 * (layout.classes - 1),
+                "extra_pixel": True,
+                "clip": False,
+            },
+        )
     assert isinstance(model, M2Det)
     _load(model, translated, has_backbone)
     return model.eval()
@@ -124,7 +126,7 @@ def read_state_dict(source: Any) -> dict[str, Tensor]:
             # Not torch's own words: they advise to load the file after all.
             called = re.search(r"GLOBAL (\S+)", str(error))
             reason = f"it calls for {called[1]}" if called else type(error).__name__
-            raise ValueError(
+            raise InputError(
                 f"{path} is refused: it is damaged, no checkpoint, or a pickle of more than tensors, which could run "
                 f"code ({reason})"
             ) from error
@@ -133,7 +135,7 @@ def read_state_dict(source: Any) -> dict[str, Tensor]:
     if not isinstance(weights, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
-        raise ValueError(f"{source if weights is not source else 'the mapping'} is no state dict: names to tensors")
+        raise InputError(f"{source if weights is not source else 'the mapping'} is no state dict: names to tensors")
     return {name.removeprefix("module."): value for name, value in weights.items()}
 
 
@@ -147,18 +149,18 @@ def read_layout(weights: Weights) -> Layout:
     needed += ["unet1.layers.0.conv.weight", "Norm.weight", "loc.0.weight", "conf.0.weight"]
     missing = [name for name in needed if name not in weights]
     if missing:
-        raise ValueError(f"this is no checkpoint of the authors' M2Det on VGG-16: it lacks {', '.join(missing)}")
+        raise InputError(f"this is no checkpoint of the authors' M2Det on VGG-16: it lacks {', '.join(missing)}")
     flat = [name for name in needed if name != "Norm.weight" and weights[name].dim() != 4]
     if flat:
-        raise ValueError(f"{flat[0]} has shape {tuple(weights[flat[0]].shape)}: expected a convolution")
+        raise InputError(f"{flat[0]} has shape {tuple(weights[flat[0]].shape)}: expected a convolution")
     shallow, deep = weights["reduce.conv.weight"], weights["up_reduce.conv.weight"]
     if (shallow.shape[1], deep.shape[1]) != (512, 1024):
-        raise ValueError(
+        raise InputError(
             f"only checkpoints on VGG-16, with maps of 512 and 1024 channels, can be loaded: this one has "
             f"{shallow.shape[1]} and {deep.shape[1]}"
         )
     if weights["loc.0.weight"].shape[0] != 4 * _BOXES_PER_LOCATION:
-        raise ValueError(
+        raise InputError(
             f"expected {_BOXES_PER_LOCATION} boxes per location, {4 * _BOXES_PER_LOCATION} channels in loc.0.weight"
         )
     squeeze = weights.get("sfam_module.fc1.0.weight")
@@ -188,13 +190,13 @@ def translate(weights: Weights, layout: Layout) -> dict[str, Tensor]:
     for name, value in weights.items():
         new = _rename(name, layout.scales)
         if new is None:
-            raise ValueError(f"this is no checkpoint of the authors' M2Det on VGG-16: {name} is not part of it")
+            raise InputError(f"this is no checkpoint of the authors' M2Det on VGG-16: {name} is not part of it")
         if new not in translated:
             # The first convolution saw blue, green and red, in this order.
             first = name == "base.0.weight" and value.dim() == 4
             translated[new], origin[new] = value.flip(1) if first else value, name
         elif not torch.equal(translated[new], value):
-            raise ValueError(f"{name} differs from {origin[new]}, but the authors' code ties them")
+            raise InputError(f"{name} differs from {origin[new]}, but the authors' code ties them")
     return translated
 
 
@@ -234,10 +236,10 @@ def _load(model: M2Det, translated: dict[str, Tensor], has_backbone: bool) -> No
     missing = sorted(expected.keys() - translated.keys())
     surplus = sorted(translated.keys() - expected.keys())
     if missing or surplus:
-        raise ValueError(f"the checkpoint is not whole: missing {missing[:3]}, unexpected {surplus[:3]}")
+        raise InputError(f"the checkpoint is not whole: missing {missing[:3]}, unexpected {surplus[:3]}")
     for name, value in expected.items():
         if translated[name].shape != value.shape:
-            raise ValueError(
+            raise InputError(
                 f"the checkpoint's shapes do not fit each other: {name} has {tuple(translated[name].shape)} where "
                 f"{tuple(value.shape)} follows from the rest"
             )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from detectors.atomic import write_atomically
+from detectors.errors import InputError, checked_settings
 from detectors.models.anchors import DefaultBoxes
 from detectors.models.postprocess import PostProcess
 from detectors.models.settings import upgrade_config
@@ -133,7 +134,7 @@ def describe(model: SSD) -> dict[str, Any]:
         ValueError: if no config can rebuild it; says what stands against it.
     """
     if model.config is None:
-        raise ValueError(
+        raise InputError(
             "this detector was not built by create_detector from plain values, so no config can rebuild it: "
             "save its state_dict() instead"
         )
@@ -142,11 +143,11 @@ def describe(model: SSD) -> dict[str, Any]:
     for name, kinds in known.items():
         part = getattr(model, name)
         if type(part) not in kinds:
-            raise ValueError(f"the detector's {name} is a {type(part).__name__}, which no config can rebuild")
+            raise InputError(f"the detector's {name} is a {type(part).__name__}, which no config can rebuild")
     assert isinstance(model.anchors, DefaultBoxes)  # by the check of kinds
     anchors, coder = model.anchors.settings(), model.loss.box_coder
     if model.postprocess.box_coder.variances != coder.variances:
-        raise ValueError("loss and postprocess have box coders of different variances, which no config can rebuild")
+        raise InputError("loss and postprocess have box coders of different variances, which no config can rebuild")
     config = {
         **model.config,
         "image_size": model.image_size,
@@ -181,7 +182,7 @@ def _compare(model: SSD, config: dict[str, Any]) -> None:
     ours, theirs = _layers(model), _layers(rebuilt)
     for name in [*ours, *theirs]:
         if ours.get(name) != theirs.get(name):
-            raise ValueError(
+            raise InputError(
                 f"this detector was changed since create_detector built it, and no config can rebuild it: {name} is "
                 f"{ours.get(name, 'missing')}, built it would be {theirs.get(name, 'missing')}; save its state_dict() "
                 "instead"
@@ -204,10 +205,11 @@ def build(text: str, source: Path) -> SSD:
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{source} is no JSON: {error}") from error
+        raise InputError(f"{source} is no JSON: {error}") from error
     if not isinstance(config, dict) or "detector" not in config:
-        raise ValueError(f"{source} is no config of a detector: expected what save or save_pretrained writes")
-    return create_detector(**upgrade_config(config["detector"]))
+        raise InputError(f"{source} is no config of a detector: expected what save or save_pretrained writes")
+    with checked_settings():
+        return create_detector(**upgrade_config(config["detector"]))
 
 
 def load_weights(model: nn.Module, file: str | Path) -> None:
@@ -227,7 +229,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load_file(file)
     except Exception as error:  # of safetensors
-        raise ValueError(f"{file} is no whole safetensors file: {error}") from error
+        raise InputError(f"{file} is no whole safetensors file: {error}") from error
     return weights
 
 
@@ -244,7 +246,7 @@ def fit_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path
         surplus = sorted(set(found) - set(expected))
         both = sorted(expected.keys() & found.keys())
         other = [f"{name}: {found[name]} for {expected[name]}" for name in both if found[name] != expected[name]]
-        raise ValueError(
+        raise InputError(
             f"{source} does not fit this {type(model).__name__}: {len(missing)} keys are missing {missing[:3]}, "
             f"{len(surplus)} are unknown {surplus[:3]}, {len(other)} have another shape {other[:3]}"
         )
@@ -255,7 +257,7 @@ def _open_folder(folder: Path) -> SSD:
     for candidate in (folder / "best", folder / "last", folder):
         if (candidate / WEIGHTS).exists():
             return open_pretrained(candidate)
-    raise ValueError(f"{folder} holds no detector: expected best/{WEIGHTS}, last/{WEIGHTS} or {WEIGHTS} in it")
+    raise InputError(f"{folder} holds no detector: expected best/{WEIGHTS}, last/{WEIGHTS} or {WEIGHTS} in it")
 
 
 def _open_file(file: Path, image_size: int | tuple[int, int] | None) -> SSD:
@@ -280,14 +282,14 @@ def _restored(file: Path, weights: dict[str, Tensor] | None = None) -> SSD:
     else:
         text = _header(file).get("config") if weights is None else None
     if text is None:
-        raise ValueError(f"{file} does not say which detector it belongs to: expected its {CONFIG} beside it")
+        raise InputError(f"{file} does not say which detector it belongs to: expected its {CONFIG} beside it")
     model = build(text, beside if beside.exists() else file)
     weights = read_weights(file) if weights is None else weights
     try:
         fit_weights(model, weights, file)
-    except ValueError as error:
+    except InputError as error:
         if "version" not in json.loads(text):
-            raise ValueError(f"{error}. Version 0.1.0 saved it: the changelog says whose weights changed") from error
+            raise InputError(f"{error}. Version 0.1.0 saved it: the changelog says whose weights changed") from error
         raise
     return model
 
@@ -297,4 +299,4 @@ def _header(file: Path) -> dict[str, str]:
         with safe_open(file, "pt") as content:
             return dict(content.metadata() or {})
     except Exception as error:  # of safetensors
-        raise ValueError(f"{file} is no whole safetensors file: {error}") from error
+        raise InputError(f"{file} is no whole safetensors file: {error}") from error

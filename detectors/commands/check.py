@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from detectors.errors import InputError
+
 if TYPE_CHECKING:
     from detectors.data import HealthReport
 
@@ -79,19 +81,19 @@ class Check:
         from detectors.data.images import SUFFIXES
 
         if self.image_size is not None and self.image_size < 32:
-            raise ValueError(f"--image-size must be at least 32: got {self.image_size}")
+            raise InputError(f"--image-size must be at least 32: got {self.image_size}")
         if not 1 <= self.num_maps <= 12:
-            raise ValueError(f"--num-maps must lie between 1 and 12: got {self.num_maps}")
+            raise InputError(f"--num-maps must lie between 1 and 12: got {self.num_maps}")
         if self.samples is not None and self.samples.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"--samples is a picture to write, such as samples.png: got {self.samples}")
+            raise InputError(f"--samples is a picture to write, such as samples.png: got {self.samples}")
         if self.json is not None and self.json.is_dir():
-            raise ValueError(f"--json is a file to write, such as health.json: {self.json} is a folder")
+            raise InputError(f"--json is a file to write, such as health.json: {self.json} is a folder")
 
     def _suggest(self, report: "HealthReport") -> None:
         from detectors.data import suggest_anchors
 
         if not report.datasets:
-            raise ValueError(f"no split of {self.data} can be loaded, so there are no boxes to fit anchors to")
+            raise InputError(f"no split of {self.data} can be loaded, so there are no boxes to fit anchors to")
         dataset = next(iter(report.datasets.values()))
         found = suggest_anchors(dataset, self.image_size or _USUAL_SIZE, self.num_maps)
         sizes = ",".join(f"{size:g}" for size in found.sizes)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from detectors.errors import InputError
+
 
 @dataclass
 class Convert:
@@ -39,7 +41,7 @@ class Convert:
         )
         show(report)
         if not report.datasets:
-            raise ValueError(f"no split of {self.data} can be read: there is nothing to write")
+            raise InputError(f"no split of {self.data} can be read: there is nothing to write")
         write_coco(self.output, report.datasets)
         for split, dataset in report.datasets.items():
             boxes = sum(len(record.labels) for record in dataset.records)

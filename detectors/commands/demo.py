@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detectors.errors import InputError
+
 if TYPE_CHECKING:
     from detectors.training.config import TrainConfig
     from detectors.training.evaluation import Cell
@@ -36,7 +38,7 @@ class Demo:
         from detectors.training.run_log import write_json
 
         if self.images < 1 or self.held_out < 1:
-            raise ValueError(f"--images and --held-out must be at least 1: got {self.images} and {self.held_out}")
+            raise InputError(f"--images and --held-out must be at least 1: got {self.images} and {self.held_out}")
         learned = SyntheticScales.easy(self.images, seed=2 * self.seed)
         held_out = SyntheticScales.easy(self.held_out, seed=2 * self.seed + 1, transforms=evaluation_transforms())
         try:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from detectors.errors import InputError
+
 if TYPE_CHECKING:
     from detectors.data import DetectionDataset
 
@@ -63,7 +65,7 @@ class Eval:
 
         for name, value in (("batch-size", self.batch_size), ("max-detections", self.max_detections)):
             if value < 1:
-                raise ValueError(f"--{name} must be at least 1: got {value}")
+                raise InputError(f"--{name} must be at least 1: got {value}")
         splits = find_splits(self.data, self.format)
         split = self.split or next((name for name in ("test", "val") if name in splits), splits[0])
         device = choose_device(self.device)
@@ -85,7 +87,7 @@ class Eval:
                 dataset, split = part, f"held out of {split}"
         if len(dataset.class_names) != detector.num_classes - 1:
             have, known = len(dataset.class_names), detector.num_classes - 1
-            raise ValueError(f"{self.data} has {have} classes, but {self.checkpoint} knows {known}")
+            raise InputError(f"{self.data} has {have} classes, but {self.checkpoint} knows {known}")
         allow_detections(detector, self.max_detections)
         warning = crowding(split, dataset, self.max_detections)
         if warning:
@@ -128,7 +130,7 @@ def held_out(checkpoint: str, dataset: "DetectionDataset") -> "DetectionDataset 
     names = set(json.loads(file.read_text(encoding="utf-8")))
     chosen = [index for index, record in enumerate(dataset.records) if record.file_name in names]
     if chosen and len(chosen) < len(names):
-        raise ValueError(
+        raise InputError(
             f"the run held out {len(names)} images ({file}), but the data has only {len(chosen)} of them: name what to "
             "evaluate on by --split, with --val-fraction for a part of it"
         )

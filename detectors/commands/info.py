@@ -31,12 +31,13 @@ class Info:
         from rich.console import Console
         from rich.table import Table
 
+        from detectors.errors import checked_settings
         from detectors.models.anchors import DefaultBoxes
         from detectors.models.settings import parse_settings
         from detectors.models.zoo import create_detector
 
         given: dict[str, Any] = {"image_size": self.image_size, "backbone": self.backbone}
-        with torch.device("meta"):
+        with torch.device("meta"), checked_settings(self.settings):
             model = create_detector(
                 self.name,
                 self.num_classes,

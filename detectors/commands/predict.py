@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from detectors.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,7 +60,7 @@ class Predict:
 
         for name, value in (("threshold", self.threshold), ("min-score", self.min_score)):
             if not 0 <= value <= 1:
-                raise ValueError(f"--{name} is a score in 0..1: got {value}")
+                raise InputError(f"--{name} is a score in 0..1: got {value}")
         files = find_inputs(self.inputs, self.output)
         ids = None if self.annotations is None else read_image_ids(self.annotations)
         detector = load(self.checkpoint, image_size=self.image_size).to(choose_device(self.device))
@@ -128,7 +130,7 @@ class Session:
                 self._video(file, drawing)
             else:
                 self._image(file, drawing)
-        except ValueError as error:
+        except InputError as error:
             self.failures.append(f"{file}: {error}")
 
     def _image(self, file: Path, drawing: Path) -> None:
@@ -182,7 +184,7 @@ def read_image_ids(file: Path) -> dict[str, int]:
         images = json.loads(file.read_text(encoding="utf-8"))["images"]
         return {str(image["file_name"]): int(image["id"]) for image in images}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no COCO file with images: {error!r}") from None
+        raise InputError(f"{file} is no COCO file with images: {error!r}") from None
 
 
 def _image_id(name: str, ids: dict[str, int]) -> int:
@@ -192,7 +194,7 @@ def _image_id(name: str, ids: dict[str, int]) -> int:
         known = ids.get("/".join(path.parts[-count:]))
         if known is not None:
             return known
-    raise ValueError("is not among the images of --annotations")
+    raise InputError("is not among the images of --annotations")
 
 
 def find_inputs(inputs: tuple[str, ...], output: Path) -> list[Path]:
@@ -206,7 +208,7 @@ def find_inputs(inputs: tuple[str, ...], output: Path) -> list[Path]:
     from detectors.data.tree import Tree
 
     if not inputs:
-        raise ValueError("name at least one image file, folder or pattern")
+        raise InputError("name at least one image file, folder or pattern")
     found: dict[Path, None] = {}
     for text in inputs:
         path = Path(text)
@@ -250,7 +252,7 @@ def choose_device(name: str) -> str:
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but torch sees no CUDA GPU here: use --device cpu")
+        raise InputError("device is cuda, but torch sees no CUDA GPU here: use --device cpu")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
@@ -270,7 +272,10 @@ def read_tensor(file: Path, channels: int = 3) -> "Tensor":
     try:
         image: Tensor = pil_to_tensor(read_image(file, known))
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
-        raise ValueError(f"cannot be read as an image: {error}") from error
+        raise InputError(f"cannot be read as an image: {error}") from error
+    height, width = image.shape[1:]
+    if min(height, width) < 2:
+        raise InputError(f"is {width}x{height} pixels: a detector needs at least 2x2")
     return image
 
 

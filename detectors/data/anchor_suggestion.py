@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from detectors.data.dataset import DetectionDataset
+from detectors.errors import InputError
 from detectors.models.anchors import DefaultBoxes, default_anchor_sizes
 
 IOU_THRESHOLD = 0.5
@@ -73,7 +74,7 @@ def suggest_anchors(
         raise ValueError(f"expected feature_sizes of {num_maps} maps, got {len(maps)}")
     boxes = _stretched_boxes(dataset)
     if not len(boxes):
-        raise ValueError("the data set has no boxes to fit anchors to")
+        raise InputError("the data set has no boxes to fit anchors to")
     default = default_anchor_sizes(math.sqrt(size[0] * size[1]), num_maps)
     boxes = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), _MAX_BOXES)).round().astype(int)]
     overlaps = _map_overlaps(boxes, size, maps)

@@ -17,6 +17,7 @@ from typing import Any
 
 from detectors.atomic import write_atomically
 from detectors.data.images import Probe, probe_image
+from detectors.errors import InputError
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 """Shows how far an iterable of a known length has come."""
@@ -80,7 +81,7 @@ def unpacked(archive: Path) -> Path:
             with contextlib.suppress(OSError):  # another process was quicker
                 partial.rename(folder)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise ValueError(f"{archive} cannot be unpacked: {error}") from None
+            raise InputError(f"{archive} cannot be unpacked: {error}") from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     inner = [path for path in folder.iterdir() if path.name != "__MACOSX" and not path.name.startswith(".")]

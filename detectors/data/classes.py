@@ -2,6 +2,7 @@
 
 from detectors.data.problems import note
 from detectors.data.records import RawSplit
+from detectors.errors import InputError
 
 
 def relabel(raw: RawSplit, class_names: list[str], what: str) -> None:
@@ -16,7 +17,7 @@ def relabel(raw: RawSplit, class_names: list[str], what: str) -> None:
     extra = sorted(used - set(class_names))
     if extra:
         missing = sorted(set(class_names) - set(raw.class_names))
-        raise ValueError(
+        raise InputError(
             f"the class names of {what} differ from those given: missing {missing}, not expected {extra}; "
             f"has {len(raw.class_names)} names, expected {len(class_names)}"
         )

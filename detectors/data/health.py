@@ -17,6 +17,7 @@ from detectors.data.mosaic import mosaic
 from detectors.data.problems import Problem, errors, note
 from detectors.data.records import ImageRecord, RawSplit
 from detectors.data.visible import size_problem
+from detectors.errors import InputError
 
 # COCO's limits of the area in square pixels: small objects below the first, medium below the second.
 SIZE_LIMITS = {"small": 32.0**2, "medium": 96.0**2, "large": float("inf")}
@@ -103,7 +104,7 @@ class HealthReport:
             ValueError: no split is usable.
         """
         if not self.datasets:
-            raise ValueError("no split has a usable image to draw")
+            raise InputError("no split has a usable image to draw")
         mosaic(next(iter(self.datasets.values())), path, n)
 
 
@@ -155,7 +156,7 @@ def check_dataset(
             else:
                 relabel(raw, class_names, f"split '{split}'")
             dataset = found.finish(raw, split, cache=cache, progress=progress)
-        except ValueError as error:
+        except InputError as error:
             problems = [*(raw.problems if raw is not None else []), Problem(split, str(error))]
             splits[split] = _health([], class_names or [], problems)
             continue

@@ -3,6 +3,7 @@
 import random
 
 from detectors.data.dataset import DetectionDataset
+from detectors.errors import InputError
 
 
 def hold_out(dataset: DetectionDataset, fraction: float, seed: int = 0) -> tuple[DetectionDataset, DetectionDataset]:
@@ -19,7 +20,7 @@ def hold_out(dataset: DetectionDataset, fraction: float, seed: int = 0) -> tuple
     (8, 2)
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"the fraction to hold out must lie between 0 and 1: got {fraction}")
+        raise InputError(f"the fraction to hold out must lie between 0 and 1: got {fraction}")
     groups: dict[str, list[int]] = {}
     for index, record in enumerate(dataset.records):
         groups.setdefault(record.file_name.partition(".rf.")[0], []).append(index)
@@ -32,7 +33,7 @@ def hold_out(dataset: DetectionDataset, fraction: float, seed: int = 0) -> tuple
             break
         held.update(groups[name])
     if len(held) == len(dataset):
-        raise ValueError(f"{len(dataset)} images in {len(groups)} groups are too few to hold out {fraction} of them")
+        raise InputError(f"{len(dataset)} images in {len(groups)} groups are too few to hold out {fraction} of them")
     return (
         dataset.subset([index for index in range(len(dataset)) if index not in held]),
         dataset.subset(sorted(held)),

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from detectors.errors import InputError
+
 _SUFFIXES = """.jpg .jpeg .jpe .jfif .png .apng .bmp .dib .webp .tif .tiff .gif .avif .avifs .jp2 .j2k .jpf .jpx .j2c
 .jpc .ppm .pgm .pbm .pnm .tga .dds .pcx .sgi .ico .qoi .heic .heif .hif"""
 SUFFIXES = frozenset(_SUFFIXES.split())
@@ -48,7 +50,7 @@ def as_channels(count: int) -> Channels:
         ValueError: for another one.
     """
     if count not in _MODES:
-        raise ValueError(f"pictures are read with 1 channel (gray), 3 (RGB) or 4 (RGBA): got {count}")
+        raise InputError(f"pictures are read with 1 channel (gray), 3 (RGB) or 4 (RGBA): got {count}")
     return count  # type: ignore[return-value]
 
 

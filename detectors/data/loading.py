@@ -16,6 +16,7 @@ from detectors.data.records import RawSplit, Splits
 from detectors.data.repair import make_records
 from detectors.data.split_names import ordered
 from detectors.data.tree import Tree, parent
+from detectors.errors import InputError
 
 Format = Literal["coco", "voc", "yolo"]
 
@@ -41,7 +42,7 @@ class DataFolder:
     def __init__(self, path: Path | str, format: Format | None = None, *, merge_classes: bool = False) -> None:
         self.path = Path(path)
         if format is not None and format not in get_args(Format):
-            raise ValueError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
+            raise InputError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
         root, entry, entry_format = _root(self.path)
         self.tree = Tree(root)
         self.format, self._readers = _find_layout(self.tree, format or entry_format, entry, merge_classes)
@@ -55,13 +56,13 @@ class DataFolder:
             ValueError: no such split, an annotation file that cannot be read, or no image in it.
         """
         if split not in self._readers:
-            raise ValueError(f"{self.path} has no split '{split}'; it has {', '.join(self.splits)}")
+            raise InputError(f"{self.path} has no split '{split}'; it has {', '.join(self.splits)}")
         with _without_collection():
             raw = self._readers[split]()
         if not raw.images:
-            raise ValueError(f"split '{split}' of {self.path} is empty: it names no images{_first(raw.problems)}")
+            raise InputError(f"split '{split}' of {self.path} is empty: it names no images{_first(raw.problems)}")
         if not raw.class_names:
-            raise ValueError(f"{self.path} has no classes: its annotations name no object")
+            raise InputError(f"{self.path} has no classes: its annotations name no object")
         return raw
 
     def load(
@@ -104,7 +105,7 @@ class DataFolder:
         records, problems = make_records(raw, probes)
         problems = raw.problems + problems
         if not records:
-            raise ValueError(f"split '{split}' of {self.path} has no usable image{_first(problems)}")
+            raise InputError(f"split '{split}' of {self.path} has no usable image{_first(problems)}")
         return DetectionDataset(
             records,
             raw.class_names,
@@ -202,10 +203,10 @@ def _root(path: Path) -> tuple[Path, str | None, Format | None]:
         return path.parent, path.name, "yolo"
     if suffix == ".json":
         if not coco_splits.is_coco(path):
-            raise ValueError(f"{path} is no COCO detection file: it needs images, annotations and categories")
+            raise InputError(f"{path} is no COCO detection file: it needs images, annotations and categories")
         root = path.parent.parent if path.parent.name.lower() in coco_splits.ANNOTATIONS else path.parent
         return root, path.relative_to(root).as_posix(), "coco"
-    raise ValueError(f"{path} is no data: expected a folder, a data.yaml, a COCO JSON file or a zip archive")
+    raise InputError(f"{path} is no data: expected a folder, a data.yaml, a COCO JSON file or a zip archive")
 
 
 def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bool) -> tuple[Format, Splits]:
@@ -223,7 +224,7 @@ def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bo
     candidates: list[Format] = list(finders) if format is None else [format]
     found = {name: splits for name in candidates if (splits := finders[name]())}
     if len(found) > 1:
-        raise ValueError(f"{tree.root} has annotations of several formats ({', '.join(found)}): say which by `format`")
+        raise InputError(f"{tree.root} has annotations of several formats ({', '.join(found)}): say which by `format`")
     if found:
         return next(iter(found.items()))
     below = [] if entry is not None else _data_below(tree)

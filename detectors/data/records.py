@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.data.problems import Problem
+from detectors.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def unique_names(names: list[str], ids: list[int], where: str, *, merge: bool) -
     for name, number in zip(names, ids):
         if name in labels and not merge:
             first = ids[names.index(name)]
-            raise ValueError(
+            raise InputError(
                 f"{where}: categories {first} and {number} have the same name {name!r}: rename one, or make them one "
                 "class with --merge-classes"
             )

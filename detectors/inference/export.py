@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.atomic import write_atomically
+from detectors.errors import InputError
 from detectors.models.inputs import as_size
 from detectors.models.ssd import SSD
 
@@ -142,14 +143,14 @@ def _export(
     if not isinstance(detector, SSD):
         raise TypeError(f"export takes the SSD or M2Det itself: got a {type(detector).__name__}")
     if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1: got {batch_size}")
+        raise InputError(f"batch_size is at least 1: got {batch_size}")
     size, given = detector.image_size, as_size(image_size)
     if size is None and given is None:
-        raise ValueError(
+        raise InputError(
             "this detector takes images of any size, and an exported one takes a single one: give image_size"
         )
     if size is not None and given not in (None, size):
-        raise ValueError(f"this detector takes images of {size}, not of {given}")
+        raise InputError(f"this detector takes images of {size}, not of {given}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
     model = copy.deepcopy(detector).cpu().float().eval().requires_grad_(False)

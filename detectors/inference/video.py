@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detectors.errors import InputError
+
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 
 
@@ -27,7 +29,7 @@ class VideoReader:
             self._container: Any = av.open(str(path))
             self._stream = self._container.streams.video[0]
         except (av.FFmpegError, IndexError) as error:
-            raise ValueError(f"{path} cannot be read as a video: {error}") from error
+            raise InputError(f"{path} cannot be read as a video: {error}") from error
         self.path = path
         self.rate: Fraction = self._stream.average_rate or Fraction(25)
         self.frames: int = self._stream.frames
@@ -42,7 +44,7 @@ class VideoReader:
                 turns = round(frame.rotation / 90) % 4
                 yield pixels.rot90(turns).permute(2, 0, 1).contiguous()
         except av.FFmpegError as error:
-            raise ValueError(f"{self.path} is damaged: {error}") from error
+            raise InputError(f"{self.path} is damaged: {error}") from error
         finally:
             self._container.close()
 

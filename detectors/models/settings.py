@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from detectors.errors import InputError
+
 PARTS = ("backbone", "neck", "loss", "postprocess")
 
 
@@ -24,19 +26,19 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         part, dot, own = name.rpartition(".")
         if not equals or not value or not own:
-            raise ValueError(f"a setting is NAME=JSON or PART.NAME=JSON, such as neck.num_levels=2: got {text!r}")
+            raise InputError(f"a setting is NAME=JSON or PART.NAME=JSON, such as neck.num_levels=2: got {text!r}")
         if dot and part not in PARTS:
-            raise ValueError(
+            raise InputError(
                 f"{text!r} is for no part of a detector: expected one of {', '.join(PARTS)} before the dot"
             )
         place = found.setdefault(f"{part}_kwargs", {}) if dot else found
         if own in place:
-            raise ValueError(f"the setting {name} is given twice")
+            raise InputError(f"the setting {name} is given twice")
         try:
             place[own] = json.loads(value)
         except ValueError:
             if value[0] in '[{"':
-                raise ValueError(f"the value of {name} is no JSON: {value}") from None
+                raise InputError(f"the value of {name} is no JSON: {value}") from None
             place[own] = value
     return found
 

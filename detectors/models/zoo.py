@@ -11,6 +11,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
 
+from detectors.errors import InputError, SettingsError
 from detectors.models.anchors import AnchorGenerator, AspectRatios, DefaultBoxes, MapSteps
 from detectors.models.inputs import as_size
 from detectors.models.loss import DetectionLoss, FocalLoss, MultiBoxLoss
@@ -87,7 +88,7 @@ def preset(name: str) -> dict[str, Any]:
     if name not in _PRESETS:
         near = difflib.get_close_matches(name.lower(), _PRESETS, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"no detector is named {name!r}{hint} (known: {', '.join(list_detectors())})")
+        raise InputError(f"no detector is named {name!r}{hint} (known: {', '.join(list_detectors())})")
     return dict(_PRESETS[name])
 
 
@@ -148,12 +149,12 @@ def create_detector(
     settings |= detector_settings
     unknown = sorted(settings.keys() - _SETTINGS - parts.keys())
     if unknown:
-        raise TypeError(
+        raise SettingsError(
             f"{unknown} are no settings of a detector: expected any of {sorted(_SETTINGS)}; arguments of a part belong "
             f"in {', '.join(parts)} (on the command line neck.NAME=VALUE)"
         )
     if settings.get("backbone") is None:
-        raise ValueError(f"{name!r} takes any backbone: name one, as in create_detector({name!r}, backbone='resnet50')")
+        raise InputError(f"{name!r} takes any backbone: name one, as in create_detector({name!r}, backbone='resnet50')")
     model = _build(name, num_classes, pretrained_backbone, **settings)
     generic = "m2det" if isinstance(model, M2Det) else "ssd"
     config = {"name": generic, "num_classes": model.num_classes, **settings, "class_names": model.class_names}
@@ -210,10 +211,12 @@ def _build(
     neck_type = neck_class(neck) if isinstance(neck, str) else neck if isinstance(neck, type) else type(neck)
     kind = M2Det if issubclass(neck_type, MLFPN) else SSD
     if name.startswith("m2det") and kind is not M2Det:
-        raise TypeError(f"{name!r} stands on an MLFPN: got neck={neck!r}; create_detector('ssd', ...) takes any neck")
+        raise SettingsError(
+            f"{name!r} stands on an MLFPN: got neck={neck!r}; create_detector('ssd', ...) takes any neck"
+        )
     if isinstance(loss, str):
         if loss not in LOSSES:
-            raise ValueError(f"loss is one of {sorted(LOSSES)} or a DetectionLoss: got {loss!r}")
+            raise InputError(f"loss is one of {sorted(LOSSES)} or a DetectionLoss: got {loss!r}")
         loss = LOSSES[loss](**{"box_coder": BoxCoder(box_variances), **loss_kwargs})
     elif loss_kwargs:
         raise TypeError(f"the loss is built already and takes no arguments: got {sorted(loss_kwargs)}")

@@ -13,6 +13,8 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from detectors.errors import InputError
+
 _TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 # Blocks of the first stage expand nothing.
 _FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
@@ -65,7 +67,7 @@ def load_backbone_weights(body: nn.Module, source: str) -> list[str]:
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     shapes = [name for name in expected if name in state and tuple(state[name].shape) != expected[name]]
     if missing or shapes:
-        raise ValueError(
+        raise InputError(
             f"{source} does not fit this backbone: {len(missing)} of {len(expected)} keys are missing {missing[:3]}, "
             f"{len(shapes)} have another shape {shapes[:3]}"
         )
@@ -90,10 +92,10 @@ def read_weights(source: str) -> dict[str, Tensor]:
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip, safetensors and torch raise their own
-        raise ValueError(f"{path} is no readable state dict: {error}") from None
+        raise InputError(f"{path} is no readable state dict: {error}") from None
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} is no state dict: expected names with tensors")
+        raise InputError(f"{path} is no state dict: expected names with tensors")
     return content
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
+from detectors.errors import InputError
+
 MANIFEST, STATE, WEIGHTS = "checkpoint.json", "state.safetensors", "model.safetensors"
 
 
-class DamagedCheckpoint(ValueError):
+class DamagedCheckpoint(InputError):
     """A checkpoint is not what was written."""
 
 

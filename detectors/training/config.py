@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from detectors.errors import InputError
 from detectors.models.settings import parse_settings
 
 # What a run may be resumed with although it began otherwise: nothing that changes the result.
@@ -152,32 +153,32 @@ class TrainConfig:
         """
         for name in ("data", "output")[not needs_data :]:
             if getattr(self, name) is None:
-                raise ValueError(f"--{name} is required")
+                raise InputError(f"--{name} is required")
         if self.model is None and self.weights is None:
-            raise ValueError("--model is required, or --weights to fine-tune a trained detector")
+            raise InputError("--model is required, or --weights to fine-tune a trained detector")
         if self.weights is not None and (self.model is not None or self.backbone is not None):
-            raise ValueError("--weights brings its own detector: leave out --model and --backbone")
+            raise InputError("--weights brings its own detector: leave out --model and --backbone")
         if self.weights is not None and (self.pretrained or self.backbone_weights not in ("auto", "none")):
-            raise ValueError("--weights has a trained backbone: leave out --pretrained and --backbone-weights")
+            raise InputError("--weights has a trained backbone: leave out --pretrained and --backbone-weights")
         counts = ("epochs", "batch_size", "accumulate", "eval_batch_size", "log_steps", "max_skipped", "max_detections")
         for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1: got {value}")
+                raise InputError(f"--{name.replace('_', '-')} must be at least 1: got {value}")
         if self.warm_up is not None and not 0 <= self.warm_up <= 1:
-            raise ValueError(f"--warm-up is a share of all steps, 0..1: got {self.warm_up}")
+            raise InputError(f"--warm-up is a share of all steps, 0..1: got {self.warm_up}")
         if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise ValueError(f"--lr must be positive: got {self.lr}")
+            raise InputError(f"--lr must be positive: got {self.lr}")
         if not 0 <= self.ema < 1:
-            raise ValueError(f"--ema must lie in [0, 1): got {self.ema}")
+            raise InputError(f"--ema must lie in [0, 1): got {self.ema}")
         if self.eval_every is not None and self.eval_every < 1:
-            raise ValueError(f"--eval-every must be at least 1: got {self.eval_every}")
+            raise InputError(f"--eval-every must be at least 1: got {self.eval_every}")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
-            raise ValueError(f"--val-fraction must lie between 0 and 1: got {self.val_fraction}")
+            raise InputError(f"--val-fraction must lie between 0 and 1: got {self.val_fraction}")
         if self.val_fraction is not None and self.val_split is not None:
-            raise ValueError("--val-fraction and --val-split are two sources of images to evaluate on: give one")
+            raise InputError("--val-fraction and --val-split are two sources of images to evaluate on: give one")
         if self.pretrained and self.backbone_weights not in ("auto", "none"):
-            raise ValueError("--pretrained and --backbone-weights are two sources of the same weights: give one")
+            raise InputError("--pretrained and --backbone-weights are two sources of the same weights: give one")
 
     def detector_settings(self) -> dict[str, Any]:
         """Settings that replace the preset's in `create_detector`.
@@ -193,7 +194,7 @@ class TrainConfig:
         }
         for name, option in options.items():
             if option is not None and name in found:
-                raise ValueError(f"{name} is given twice, as {option!r} and in --settings as {found[name]!r}: give one")
+                raise InputError(f"{name} is given twice, as {option!r} and in --settings as {found[name]!r}: give one")
             if option is not None:
                 found[name] = option
         return found
@@ -246,9 +247,9 @@ def read_config(file: Path) -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))["train"]
         unknown = sorted(set(values) - {f.name for f in dataclasses.fields(TrainConfig)})
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no config of a training run: {error!r}") from None
+        raise InputError(f"{file} is no config of a training run: {error!r}") from None
     if unknown:
-        raise ValueError(f"{file} has unknown options: {', '.join(unknown)}")
+        raise InputError(f"{file} has unknown options: {', '.join(unknown)}")
     for name in ("data", "output"):
         values[name] = None if values[name] is None else Path(values[name])
     return dict(values)

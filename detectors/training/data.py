@@ -20,6 +20,7 @@ from detectors.data.images import Channels
 from detectors.data.problems import Problem, errors, grouped
 from detectors.data.progress_bar import progress_bar
 from detectors.data.visible import size_problem
+from detectors.errors import InputError
 from detectors.models.inputs import as_xyxy
 from detectors.training.config import TrainConfig
 from detectors.training.run_log import LOGGER
@@ -66,12 +67,12 @@ def _open_datasets(config: TrainConfig, channels: Channels) -> tuple[DetectionDa
     load = partial(folder.load, channels=channels, cache=config.cache, progress=progress_bar)
     train = load(config.train_split, seed=config.seed, drop_empty=config.drop_empty_classes)
     if not any((~record.crowd).any() for record in train.records):
-        raise ValueError(f"split '{config.train_split}' of {config.data} has images but not one usable box")
+        raise InputError(f"split '{config.train_split}' of {config.data} has images but not one usable box")
     others = [name for name in ("val", "test") if name in folder.splits and name != config.train_split]
     name, val = config.val_split or next(iter(others), None), None
     if config.val_fraction is not None:
         if "val" in others:
-            raise ValueError(f"{config.data} has a split 'val' to evaluate on: leave out --val-fraction")
+            raise InputError(f"{config.data} has a split 'val' to evaluate on: leave out --val-fraction")
         train, val = hold_out(train, config.val_fraction, config.split_seed)
         val.transforms = evaluation_transforms()
         name = f"held out of {config.train_split}"
@@ -101,7 +102,7 @@ def report_problems(split: str, problems: list[Problem], *, strict: bool, shown:
     bad = errors(problems)
     if bad and strict:
         first = "; ".join(f"{problem.where}: {problem.reason}" for problem in bad[:shown])
-        raise ValueError(f"split '{split}' has {len(bad)} errors and --strict refuses them: {first}")
+        raise InputError(f"split '{split}' has {len(bad)} errors and --strict refuses them: {first}")
     if bad:
         LOGGER.warning("%s: %d errors, dropped (see `check`)", split, len(bad))
     for group in grouped(problems):
@@ -199,12 +200,12 @@ class StepBatches(Sampler[list[int]]):
     def __init__(self, length: int, batch_size: int, *, accumulate: int = 1, rank: int = 0, world: int = 1) -> None:
         parts = accumulate * world
         if batch_size % parts:
-            raise ValueError(
+            raise InputError(
                 f"a batch of {batch_size} does not divide into {accumulate} parts on each of {world} processes"
             )
         self.part_size = min(batch_size, length) // parts
         if not self.part_size:
-            raise ValueError(f"{length} training images do not divide over {world} processes in {accumulate} parts")
+            raise InputError(f"{length} training images do not divide over {world} processes in {accumulate} parts")
         self.length = length
         self.accumulate = accumulate
         self.rank = rank

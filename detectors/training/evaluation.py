@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from detectors.data import DetectionDataset, SyntheticScales, collate
+from detectors.errors import InputError
 from detectors.inference.results import coco_results
 from detectors.models.detector import Detector
 from detectors.training.data import is_distributed
@@ -142,7 +143,7 @@ def _check_image(image: Tensor, image_id: int, dataset: DetectionDataset) -> Non
     if min(image.shape[-2:]) < 2:
         [path] = (record.path for record in dataset.records if record.image_id == image_id)
         height, width = image.shape[-2:]
-        raise ValueError(f"{path} is {width}x{height} pixels: a detector needs at least 2x2")
+        raise InputError(f"{path} is {width}x{height} pixels: a detector needs at least 2x2")
 
 
 def _gather(found: list[Detection], world: int) -> list[Detection]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detectors.errors import InputError
 from detectors.training.step import LOSSES, VALUES
 
 METRICS, SPEED = "metrics.jsonl", "speed.jsonl"
@@ -168,7 +169,7 @@ class JsonLines:
         self._stream = file.open("ab")
         if size is not None:
             if self._stream.tell() < size:
-                raise ValueError(f"{file} has {self._stream.tell()} bytes, but its checkpoint knew {size}")
+                raise InputError(f"{file} has {self._stream.tell()} bytes, but its checkpoint knew {size}")
             self._stream.truncate(size)
             self._stream.seek(size)
 

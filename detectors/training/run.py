@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detectors.data import DetectionDataset, mosaic
+from detectors.errors import InputError
 from detectors.models.ssd import SSD
 from detectors.saving import build, describe
 from detectors.training.checkpoint import Checkpoints
@@ -67,7 +68,7 @@ def train(
     """
     if resume:
         if overwrite:
-            raise ValueError("--resume and --overwrite exclude each other")
+            raise InputError("--resume and --overwrite exclude each other")
         config = resumed(config, given)
     config.check(needs_data=datasets is None)
     folder = config.output
@@ -95,7 +96,7 @@ def train(
             if prepare is not None:
                 prepare(model)
         if model.image_size is None:
-            raise ValueError(f"{config.model} has no image size of its own: give --image-size")
+            raise InputError(f"{config.model} has no image size of its own: give --image-size")
         warn_of_small_boxes(train_set, model.image_size)
         allow_detections(model, config.max_detections)
         warning = crowding("val", val_set, config.max_detections) if val_set is not None else ""
@@ -196,9 +197,9 @@ def check_trackers(names: Sequence[str]) -> None:
     ready = {str(name) for name in get_available_trackers()}
     for name in names:
         if name not in known:
-            raise ValueError(f"--log-with takes trackers of accelerate, {', '.join(known)}: got {name!r}")
+            raise InputError(f"--log-with takes trackers of accelerate, {', '.join(known)}: got {name!r}")
         if name not in ready:
-            raise ValueError(f"--log-with {name} needs its package, which is not installed: pip install {name}")
+            raise InputError(f"--log-with {name} needs its package, which is not installed: pip install {name}")
 
 
 def start_trackers(config: TrainConfig, accelerator: "Accelerator") -> list[Any]:
@@ -224,13 +225,13 @@ def resumed(config: TrainConfig, names: Collection[str] | None = None) -> TrainC
         ValueError: it was trained otherwise; says what differs.
     """
     if config.output is None:
-        raise ValueError("--output is required: the folder of the run to resume")
+        raise InputError("--output is required: the folder of the run to resume")
     check_folder(config.output, resume=True, overwrite=False)
     before = read_config(config.output / CONFIG)
     now = {**before, **set_options(config, names)}
     changed = differences(before, now)
     if changed:
-        raise ValueError(
+        raise InputError(
             f"{config.output} cannot be resumed with other options: {'; '.join(changed)}. A new run can start from its "
             f"weights: --weights {config.output}"
         )
@@ -248,10 +249,10 @@ def check_data(before: dict[str, Any], train_set: DetectionDataset, val_set: Det
         if then == now:
             continue
         if then is None or now is None:
-            raise ValueError(f"the data is not that of the run: it had {'no' if then is None else 'a'} {split} split")
+            raise InputError(f"the data is not that of the run: it had {'no' if then is None else 'a'} {split} split")
         changed = [f"{k} {then[k]!r}, now {now[k]!r}" for k in ("images", "boxes", "classes") if then[k] != now[k]]
         what = "; ".join(changed) or "as many images and boxes, but other ones"
-        raise ValueError(f"the {split} data is not that of the run: it had {what}")
+        raise InputError(f"the {split} data is not that of the run: it had {what}")
 
 
 def resolve_device(config: TrainConfig) -> torch.device:
@@ -261,7 +262,7 @@ def resolve_device(config: TrainConfig) -> torch.device:
         ValueError: for `cuda` where there is none.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda, but torch sees no CUDA GPU here: use --device cpu")
+        raise InputError("--device cuda, but torch sees no CUDA GPU here: use --device cpu")
     return torch.device("cpu" if config.device == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
@@ -272,7 +273,7 @@ def resolve_precision(config: TrainConfig, device: torch.device) -> str:
         ValueError: for fp16 on the CPU.
     """
     if config.precision == "fp16" and device.type == "cpu":
-        raise ValueError("--precision fp16 needs CUDA: on the CPU use bf16 or fp32")
+        raise InputError("--precision fp16 needs CUDA: on the CPU use bf16 or fp32")
     if config.precision is not None:
         return config.precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

@@ -10,6 +10,7 @@ import torch
 
 from detectors.data import DetectionDataset
 from detectors.data.images import Channels, as_channels
+from detectors.errors import InputError, checked_settings
 from detectors.models.ssd import SSD
 from detectors.models.zoo import create_detector, preset
 from detectors.saving import describe, load
@@ -29,8 +30,8 @@ def new_detector(config: TrainConfig, data: DetectionDataset) -> tuple[SSD, Trai
     if config.weights is not None:
         return fine_tuned(config.weights, data, config.detector_settings()), config
     assert config.model is not None  # by TrainConfig.check
-    model = _create(
-        name=config.model,
+    model = create_detector(
+        config.model,
         num_classes=len(data.class_names) + 1,
         pretrained_backbone=config.pretrained,
         class_names=data.class_names,
@@ -62,13 +63,14 @@ def planned_channels(config: TrainConfig) -> Channels:
         return as_channels(len(load(config.weights).image_mean))
     assert config.model is not None  # by TrainConfig.check
     if {**preset(config.model), **settings}.get("backbone") is None:
-        raise ValueError(f"--model {config.model} takes any backbone: name one, such as --backbone resnet50")
+        raise InputError(f"--model {config.model} takes any backbone: name one, such as --backbone resnet50")
     with torch.random.fork_rng(devices=[]), weightless():
         try:
-            model = _create(name=config.model, num_classes=2, **settings)
-        except ValueError as error:
+            with checked_settings(config.settings):
+                model = create_detector(config.model, 2, **settings)
+        except InputError as error:
             side = _enough(config.model, settings)
-            raise ValueError(f"{error}{side and f'; --image-size {side} would do'}") from error
+            raise InputError(f"{error}{side and f'; --image-size {side} would do'}") from error
     return as_channels(len(model.image_mean))
 
 
@@ -103,7 +105,8 @@ def fine_tuned(source: str, data: DetectionDataset, settings: Mapping[str, Any])
         "category_ids": data.category_ids,
     }
     described = {key: value for key, value in describe(trained).items() if key not in ours}
-    model = _create(**ours, **_merged(described, settings))
+    with checked_settings(settings):
+        model = create_detector(**ours, **_merged(described, settings))
     kept = dict(trained.state_dict())
     known = trained.class_names or [str(label) for label in range(1, trained.num_classes)]
     same = data.class_names == known or (trained.class_names is None and trained.num_classes == model.num_classes)
@@ -113,7 +116,7 @@ def fine_tuned(source: str, data: DetectionDataset, settings: Mapping[str, Any])
     other = [name for name in kept if name not in own or kept[name].shape != own[name].shape]
     other += [name for name in own if name not in kept and (same or not name.startswith("head.classes."))]
     if other:
-        raise ValueError(
+        raise InputError(
             f"{source} does not fit the detector with these settings: {len(other)} of {len(own)} weights differ, such "
             f"as {sorted(other)[:3]}; leave out the settings that change its layers"
         )
@@ -129,22 +132,12 @@ def fine_tuned(source: str, data: DetectionDataset, settings: Mapping[str, Any])
     return model
 
 
-def _create(**settings: Any) -> SSD:
-    """The detector of `create_detector`; a setting that a part does not take is the user's to correct."""
-    try:
-        return create_detector(**settings)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ValueError(f"--settings has one that its part does not take: {error}") from error
-
-
 def synchronized(model: SSD, config: TrainConfig) -> SSD:
     """The detector with batch norms over all processes, if `config` says so."""
     if config.batch_norm != "sync":
         return model
     if not torch.cuda.is_available() or config.device == "cpu":
-        raise ValueError("--batch-norm sync needs CUDA: on the CPU use frozen, or batch")
+        raise InputError("--batch-norm sync needs CUDA: on the CPU use frozen, or batch")
     from timm.layers import convert_sync_batchnorm
 
     converted: SSD = convert_sync_batchnorm(model)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from detectors.errors import InputError
 from detectors.models.ssd import SSD
 from detectors.training.batch_norm import start_statistics
 from detectors.training.config import TrainConfig
@@ -179,7 +180,7 @@ class Stepper:
         given = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if expected != given:
             keys = sorted(name for name in expected | given if expected.get(name) != given.get(name))
-            raise ValueError(f"the checkpoint does not fit this model: {len(keys)} keys differ, such as {keys[:3]}")
+            raise InputError(f"the checkpoint does not fit this model: {len(keys)} keys differ, such as {keys[:3]}")
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from detectors import BoxCoder, InputError
 from detectors.cli import main
 
 
@@ -66,6 +67,12 @@ def test_models(capsys):
     [
         (["info", "m2det_320_vgg61"], "did you mean 'm2det_320_vgg16'"),
         (["info", "ssd"], "takes any backbone"),
+        (["info", "m2det_320_vgg16", "--settings", "neck.num_levels=0"], "num_levels"),
+        (["info", "m2det_320_vgg16", "--settings", "loss.iou_threshold=half"], "a setting does not fit: '<'"),
+        (["info", "m2det_320_vgg16", "--settings", "neck.level=2"], "unexpected keyword argument 'level'"),
+        (["info", "m2det_320_vgg16", "--settings", "nek=fpn"], "['nek'] are no settings of a detector"),
+        (["info", "m2det_320_vgg16", "--settings", "postprocess.nms=soft"], "unknown NMS method 'soft'"),
+        (["info", "m2det_320_vgg16", "--image-size", "64"], "needs maps of at least 33x33"),
         (["export", "--checkpoint", "none", "--output", "x.onnx"], "no checkpoint at none"),
         (["predict", "x.jpg", "--checkpoint", "none", "--output", "out", "--threshold", "2"], "threshold"),
     ],
@@ -76,6 +83,43 @@ def test_errors_are_one_line(capsys, arguments, message):
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
     assert message in captured.err
+
+
+def broken_expression(*args: object, **kwargs: object) -> object:
+    return 1 + None
+
+
+def refused_argument(*args: object, **kwargs: object) -> object:
+    """The library called wrongly by itself: it refuses, as it does with a caller's argument."""
+    return BoxCoder((0.0, 0.0))
+
+
+@pytest.mark.parametrize("place", ["detectors.commands.info.part_flops", "detectors.saving.load"])
+@pytest.mark.parametrize(
+    ("defect", "kind"), [(broken_expression, TypeError), (refused_argument, ValueError), (next, TypeError)]
+)
+def test_defects_keep_their_traceback(monkeypatch, place, defect, kind):
+    monkeypatch.setattr(place, defect)
+    command = ["info", "ssd_300_vgg16"] if "info" in place else ["export", "--checkpoint", "x", "--output", "x.onnx"]
+    with pytest.raises(kind):
+        main(command)
+
+
+def test_a_defect_in_a_part_is_not_taken_for_a_wrong_setting(monkeypatch, capsys):
+    monkeypatch.setattr("detectors.models.zoo.attach", broken_expression)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        main(["info", "m2det_320_vgg16"])
+    # With settings, a TypeError of a part is most likely theirs.
+    assert main(["info", "m2det_320_vgg16", "--settings", "neck.num_levels=2"]) == 2
+    assert "a setting does not fit: unsupported operand" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback_of_a_users_error(capsys):
+    command = ["info", "m2det_320_vgg61"]
+    assert main(command) == 2
+    assert capsys.readouterr().err.startswith("error: no detector is named")
+    with pytest.raises(InputError, match="no detector is named"):
+        main([*command, "--debug"])
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["info"], ["export", "--format", "tflite"]])

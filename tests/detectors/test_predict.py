@@ -192,6 +192,17 @@ def test_predict_goes_on_past_broken_files(
     assert all(name in errors for name in ("a0.jpg", "a1.png", "a2.png"))
 
 
+def test_a_defect_is_not_taken_for_a_broken_file(
+    saved: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: object) -> None:
+        raise ValueError("of the library's own making")
+
+    monkeypatch.setattr("detectors.commands.predict.detect", defect)
+    with pytest.raises(ValueError, match="own making"):
+        predict(saved, tmp_path / "out", photos)
+
+
 def test_predict_takes_patterns_and_does_not_read_its_own_drawings(saved: Path, photos: Path) -> None:
     output = photos / "out"
     assert predict(saved, output, photos / "*.jpg", photos / "*.png") == 0

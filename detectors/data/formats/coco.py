@@ -15,6 +15,7 @@ from detectors.data.formats.coco_masks import mask_box
 from detectors.data.pictures import PictureFinder
 from detectors.data.problems import Problem, note
 from detectors.data.records import RawBoxes, RawImage, RawSplit, read_as_fractions, unique_names
+from detectors.errors import InputError
 
 _KNOWN_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"})
 _TRUE = (1, "1", "true", "True")
@@ -59,12 +60,12 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes().decode("utf-8-sig"))
     except ValueError as error:  # JSON and UTF-8 errors both
-        raise ValueError(f"{file} is no valid JSON: {error}") from None
+        raise InputError(f"{file} is no valid JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{file} is no COCO detection file: expected an object, got a {type(content).__name__}")
+        raise InputError(f"{file} is no COCO detection file: expected an object, got a {type(content).__name__}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise ValueError(f"{file} is no COCO detection file: it has no list '{key}'")
+            raise InputError(f"{file} is no COCO detection file: it has no list '{key}'")
     return content
 
 
@@ -101,12 +102,12 @@ def _categories(entries: Sequence[Any], annotations: Sequence[Any], file: Path, 
     for entry in entries:
         number = as_id(entry.get("id")) if isinstance(entry, dict) else None
         if number is None or not isinstance(entry.get("name"), str):
-            raise ValueError(f"{file}: a category needs an 'id' and a 'name', got {entry!r}")
+            raise InputError(f"{file}: a category needs an 'id' and a 'name', got {entry!r}")
         if number in found:
-            raise ValueError(f"{file}: category id {number} is given twice")
+            raise InputError(f"{file}: category id {number} is given twice")
         found[number] = entry
     if not found:
-        raise ValueError(f"{file} has no categories")
+        raise InputError(f"{file} has no categories")
     phantoms = _phantoms(found, annotations)
     keys = [key for key in found if key not in phantoms]
     numeric = all(isinstance(key, int) for key in keys)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from detectors.errors import InputError
+
 
 def read_lines(file: Path | str) -> list[str]:
     """The lines of a text file that are not empty, stripped.
@@ -13,7 +15,7 @@ def read_lines(file: Path | str) -> list[str]:
     try:
         text = _read(file).decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no UTF-8 text: {error}") from None
+        raise InputError(f"{file} is no UTF-8 text: {error}") from None
     return [stripped for line in text.splitlines() if (stripped := line.strip())]
 
 

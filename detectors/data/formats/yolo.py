@@ -16,6 +16,7 @@ from detectors.data.problems import Problem, note
 from detectors.data.records import RawBoxes, RawImage, RawSplit, Splits, unique_names
 from detectors.data.split_names import ordered, split_of_folders
 from detectors.data.tree import Tree
+from detectors.errors import InputError
 
 
 def find_splits(tree: Tree, entry: str | None = None, *, merge_classes: bool = False) -> Splits:
@@ -43,10 +44,10 @@ def read_split(
     sources = found[split]
     lost = [source.missing for source in sources if source.missing]
     if len(lost) == len(sources):
-        raise ValueError(f"{'; '.join(lost)}: mend the path, or delete the line")
+        raise InputError(f"{'; '.join(lost)}: mend the path, or delete the line")
     names = config.names or _names_in_labels(sources)
     if not names:
-        raise ValueError(
+        raise InputError(
             f"{tree.root} has no class names: expected 'names' in data.yaml, classes.txt, obj.names or notes.json"
         )
     where = str(tree.path(config.file)) if config.file else str(tree.root)

@@ -9,6 +9,7 @@ from typing import Any
 from detectors.data.formats.texts import read_lines
 from detectors.data.split_names import CANONICAL, canonical
 from detectors.data.tree import Tree, parent
+from detectors.errors import InputError
 
 _PREFERRED = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAME_FILES = ("obj.names", "classes.txt", "_darknet.labels", "predefined_classes.txt")
@@ -52,7 +53,7 @@ def _yaml_file(tree: Tree) -> str | None:
             return name
     found = [file for file in files if {"names", "train", "val"} & set(_load(tree.path(file), strict=False))]
     if len(found) > 1:
-        raise ValueError(f"{tree.root} has several data files ({', '.join(found)}): give one of them as --data")
+        raise InputError(f"{tree.root} has several data files ({', '.join(found)}): give one of them as --data")
     return found[0] if found else None
 
 
@@ -63,7 +64,7 @@ def _load(file: Path, *, strict: bool = True) -> dict[str, Any]:
         content = yaml.safe_load(file.read_bytes().decode("utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         if strict:
-            raise ValueError(f"{file} is no valid YAML: {error}") from None
+            raise InputError(f"{file} is no valid YAML: {error}") from None
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -80,7 +81,7 @@ def _from_yaml(tree: Tree, file: str) -> YoloConfig:
     if isinstance(names, dict) and names:
         numbers = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}
         if set(numbers) != set(range(len(names))):
-            raise ValueError(f"{tree.path(file)}: names must be numbered 0 to {len(names) - 1}, got {list(names)}")
+            raise InputError(f"{tree.path(file)}: names must be numbered 0 to {len(names) - 1}, got {list(names)}")
         config.names = [str(numbers[number]) for number in range(len(numbers))]
     elif isinstance(names, list) and names:
         config.names = [str(name) for name in names]
@@ -121,11 +122,11 @@ def _names_beside(tree: Tree) -> list[str] | None:
                 entries = json.loads(tree.path(file).read_bytes().decode("utf-8-sig"))["categories"]
                 return [str(entry["name"]) for entry in sorted(entries, key=lambda entry: int(entry["id"]))]
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{tree.path(file)} is no list of categories: {error!r}") from None
+                raise InputError(f"{tree.path(file)} is no list of categories: {error!r}") from None
     return None
 
 
 def _same(lists: Sequence[list[str]], files: Sequence[str], tree: Tree) -> None:
     for other, file in zip(lists, files):
         if other != lists[0]:
-            raise ValueError(f"{tree.path(files[0])} and {tree.path(file)} list different classes")
+            raise InputError(f"{tree.path(files[0])} and {tree.path(file)} list different classes")

@@ -130,15 +130,6 @@ def test_training_outside_the_main_thread(data: Path, tmp_path: Path) -> None:
     assert done == [True]
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def defect(self: Train) -> int:
-        return 1 + None  # type: ignore[operator]
-
-    monkeypatch.setattr(Train, "run", defect)
-    with pytest.raises(TypeError, match="unsupported operand"):
-        main(["train"])
-
-
 def test_debug_shows_the_traceback_of_a_users_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train", "--model", "m2det", "--output", str(tmp_path / "run"), "--device", "cpu"]
     assert main(command) == 2

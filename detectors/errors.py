@@ -1,0 +1,47 @@
+"""Errors that are meant for the person who gave the input, as opposed to defects."""
+
+import contextlib
+from collections.abc import Collection, Iterator
+
+
+class InputError(ValueError):
+    """An option, a file, a data set or a name that cannot be used; the message says what came and what was expected.
+
+    The command line prints its message as one line. Any other error, but for those of the file system, is a defect
+    there and keeps its traceback.
+
+    >>> from detectors import InputError, load
+    >>> try:
+    ...     load("photo.safetensors")
+    ... except (InputError, OSError) as error:
+    ...     print(error)
+    no checkpoint at photo.safetensors
+    """
+
+
+class SettingsError(InputError, TypeError):
+    """Settings that no part of a detector takes."""
+
+
+@contextlib.contextmanager
+def checked_settings(chosen: Collection[object] = ()) -> Iterator[None]:
+    """Turn a part's refusal of its arguments into an `InputError`, where these arguments come from a user.
+
+    Necks, losses and their like refuse an argument by a `ValueError`. A `TypeError`, which a value of a wrong type or a
+    wrong name makes anywhere in them, is the user's if there are `chosen` settings, and a defect otherwise.
+
+    >>> with checked_settings(["neck.num_levels=many"]):
+    ...     range("many")
+    Traceback (most recent call last):
+    detectors.errors.InputError: a setting does not fit: 'str' object cannot be interpreted as an integer
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    except TypeError as error:
+        if not chosen:
+            raise
+        raise InputError(f"a setting does not fit: {error}") from error
