@@ -33,6 +33,15 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def any_process(wish: bool, device: torch.device) -> bool:
+    """Whether any process of a run has a wish; all have to ask at the same point, and get the same answer."""
+    if not is_distributed():
+        return wish
+    answer = torch.tensor(float(wish), device=device)
+    dist.all_reduce(answer, dist.ReduceOp.MAX)
+    return bool(answer)
+
+
 def from_first_process(make: Callable[[], T]) -> T:
     """Have the first process of a run make a value, and give it, or the error that came of it, to all."""
     if not is_distributed():
@@ -242,7 +251,8 @@ def default_workers(world: int) -> int:
     return min(max(cores // world, 1), 16)
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """Prepare a process that loads images."""
     torch.set_num_threads(1)
     # A signal to the whole group of processes is for the training process to act on: it ends its workers itself.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -259,6 +269,6 @@ def training_loader(dataset: DetectionDataset, batches: StepBatches, workers: in
         pin_memory=pin,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # else the loader would draw from the global one
     )

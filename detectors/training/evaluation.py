@@ -18,7 +18,7 @@ from detectors.data import DetectionDataset, SyntheticScales, collate
 from detectors.errors import InputError
 from detectors.inference.results import coco_results
 from detectors.models.detector import Detector
-from detectors.training.data import is_distributed
+from detectors.training.data import is_distributed, start_worker
 
 MAX_DETECTIONS = 100
 """COCO's number of detections per image that count."""
@@ -51,7 +51,7 @@ def evaluate(
         batch_size: images at once.
         workers: processes that load images; 0 loads in this one.
         max_detections: per image that count, the surest first. AR100 is named after it.
-        interrupted: asked between batches.
+        interrupted: asked before each batch, as often in every process, whichever has more batches.
 
     Raises:
         Interrupted: when `interrupted` says so.
@@ -118,15 +118,20 @@ def detect(
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=collate,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # else the loader would draw from the global one
     )
+    batches = iter(loader)
     was_training = model.training
     model.eval()
     found: list[Detection] = []
     try:
-        for images, targets in loader:
+        for _ in range(-(-len(dataset) // (world * batch_size))):  # the batches of the first process, which has most
             if interrupted is not None and interrupted():
                 raise Interrupted
+            images, targets = next(batches, ((), ()))
+            if not images:
+                continue
             for image, target in zip(images, targets):
                 _check_image(image, int(target["image_id"]), dataset)
             outputs = model([image.as_subclass(Tensor).to(device, non_blocking=True) for image in images])

@@ -17,7 +17,14 @@ from detectors.saving import save
 from detectors.training.batch_norm import quicken_batch_norms
 from detectors.training.checkpoint import Checkpoints, TrainingStopped, disk_errors, replace_folder
 from detectors.training.config import TrainConfig
-from detectors.training.data import Batch, StepBatches, default_workers, is_distributed, training_loader
+from detectors.training.data import (
+    Batch,
+    StepBatches,
+    any_process,
+    default_workers,
+    is_distributed,
+    training_loader,
+)
 from detectors.training.evaluation import Interrupted, evaluate
 from detectors.training.memory import memory_errors
 from detectors.training.metrics import Means, Metrics, Progress, Report, Reports
@@ -276,7 +283,7 @@ class Loop:
                 batch_size=self.config.eval_batch_size,
                 workers=self.workers,
                 max_detections=self.config.max_detections,
-                interrupted=None if is_distributed() else lambda: self.interrupted,
+                interrupted=lambda: any_process(self.interrupted, self.accelerator.device),
             )
             ap = figures["AP"]
             self.metrics.evaluation(self.position.step, epoch, figures)

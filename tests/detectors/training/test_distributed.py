@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from training_runs import evaluate_into, in_process, in_processes, tiny_config, train_until, write_data
 
-from detectors.training import run
+from detectors.training import evaluation, run
 from detectors.training.checkpoint import Checkpoints
 from detectors.training.config import TrainConfig
 from detectors.training.data import Batch, StepBatches
@@ -166,6 +166,30 @@ def test_processes_do_not_wait_for_each_other_for_ever(data: Path, tmp_path: Pat
     _, _, position = Checkpoints(tmp_path / "run").load()
     assert position["skipped"] == 1
     assert position["step"] == (3 if terminate else 4)
+
+
+def terminated_in_evaluation(config: TrainConfig, folder: Path) -> None:
+    """Train; a signal comes to process 1 at its first image of an evaluation. Writes how many images were looked at."""
+    done: list[int] = []
+
+    def counted(image_id: int, *args: object) -> list[object]:
+        done.append(image_id)
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+    evaluation.coco_results = counted  # type: ignore[assignment]
+    assert not train(config)
+    (folder / os.environ["RANK"]).write_text(str(len(done)))
+
+
+def test_a_signal_calls_off_the_evaluation_of_all_processes(data: Path, tmp_path: Path) -> None:
+    # 5 images in batches of 1: process 0 has three of them, process 1 two.
+    config = tiny_config(data, tmp_path / "run", epochs=1, batch_size=8, eval_batch_size=1)
+    in_processes(2, terminated_in_evaluation, config, tmp_path, seconds=120)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["1", "1"]
+    _, _, position = Checkpoints(tmp_path / "run").load()
+    assert (position["step"], position["evaluated"]) == (1, 0)
 
 
 def count_read(config: TrainConfig, folder: Path) -> None:
