@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.experiment import RECIPES
 from benchmarks.results import Results
+from detectors.errors import InputError
 from detectors.training.backbone_weights import package_for
 
 _ROOT = Path(__file__).parents[1]
@@ -120,7 +121,7 @@ class Gpu:
 
     def run(self) -> int:
         if not self.minutes > 1:
-            raise ValueError(f"--minutes is more than 1: got {self.minutes}")
+            raise InputError(f"--minutes is more than 1: got {self.minutes}")
         lacks = missing()
         output = self._output(known=not lacks)
         seconds = self.minutes * 60 - _REPORT_SECONDS
@@ -137,7 +138,7 @@ class Gpu:
         if self.dry_run:
             return 0
         if lacks:
-            raise ValueError(f"cannot run on a GPU here, for want of {'; '.join(lacks)}")
+            raise InputError(f"cannot run on a GPU here, for want of {'; '.join(lacks)}")
         return self._run_steps(steps, output, time.monotonic() + seconds)
 
     def _output(self, known: bool) -> Path:

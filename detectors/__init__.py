@@ -1,5 +1,6 @@
 """Complete detectors on the necks of `pyramids`: M2Det, SSD and any mix."""
 
+from detectors.card import copy_picture, model_card
 from detectors.errors import InputError
 from detectors.inference.deploy import DeployedDetector
 from detectors.models.anchors import DefaultBoxes
@@ -14,9 +15,11 @@ from detectors.released import load_released_checkpoint
 from detectors.saving import describe, load, open_pretrained, save
 from pyramids import __version__
 
-# A model imports nothing that stands above it: its methods `deploy`, `save_pretrained` and `from_pretrained` get their
-# code here.
-SSD.implement(deploy=DeployedDetector, describe=describe, write=save, open=open_pretrained)
+# A model imports nothing that stands above it: its methods `deploy`, `save_pretrained`, `push_to_hub` and
+# `from_pretrained` get their code here.
+SSD.implement(
+    deploy=DeployedDetector, describe=describe, write=save, open=open_pretrained, card=model_card, picture=copy_picture
+)
 
 __all__ = [
     "SSD",

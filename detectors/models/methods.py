@@ -4,12 +4,12 @@ Users look for `deploy`, `save_pretrained` and `from_pretrained` on the detector
 above it, so these methods call functions that `detectors/__init__.py` hands down.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import nn
 
 from detectors.models.detector import Detector
@@ -32,6 +32,8 @@ class DetectorMethods(  # type: ignore[call-arg]
     _described: ClassVar[Callable[..., dict[str, Any]]]
     _written: ClassVar[Callable[..., None]]
     _opened: ClassVar[Callable[..., Any]]
+    _carded: ClassVar[Callable[..., ModelCard]]
+    _pictured: ClassVar[Callable[..., None]]
 
     @classmethod
     def implement(
@@ -41,10 +43,13 @@ class DetectorMethods(  # type: ignore[call-arg]
         describe: Callable[..., dict[str, Any]],
         write: Callable[..., None],
         open: Callable[..., Any],
+        card: Callable[..., ModelCard],
+        picture: Callable[..., None],
     ) -> None:
         """Hand down the functions that the methods call."""
         cls._deployed, cls._described = staticmethod(deploy), staticmethod(describe)
         cls._written, cls._opened = staticmethod(write), staticmethod(open)
+        cls._carded, cls._pictured = staticmethod(card), staticmethod(picture)
 
     def deploy(self, *, dtype: torch.dtype = torch.float32, compile: bool = False) -> Detector:
         """A copy for inference: batch norms folded, channels-last, in `dtype`; optionally compiled.
@@ -53,15 +58,44 @@ class DetectorMethods(  # type: ignore[call-arg]
         """
         return self._deployed(self, dtype=dtype, compile=compile)
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
-        """Write weights, config and a model card to a folder; the arguments are those of `huggingface_hub`'s mixin.
+    def save_pretrained(
+        self, save_directory: str | Path, *, model_card_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> str | None:
+        """Write weights, config and a model card to a folder; a card that is there already stays as it is.
+
+        Args:
+            save_directory: the folder; made if it is missing.
+            model_card_kwargs: what the card says beyond the detector itself: `license`, `data`, `report`, `picture`,
+                `run`, `name`, as of `detectors.card.model_card`.
+            **kwargs: further arguments of `huggingface_hub`'s mixin.
 
         Raises:
-            ValueError: for a detector that no config can rebuild; says what stands against it.
+            FileNotFoundError: if the card's picture, report or run is missing.
+            ValueError: for a detector that no config can rebuild, or a report of other classes; says what stands
+                against it.
         """
-        self._described(self)  # refuses before the folder is touched
-        url: str | None = super().save_pretrained(save_directory, **kwargs)
+        about = dict(model_card_kwargs or {})
+        self._described(self)  # refuses before the folder is touched, as the card does
+        self._carded(self, **about)
+        self._pictured(save_directory, about.get("picture"), about.get("run"))
+        url: str | None = super().save_pretrained(save_directory, model_card_kwargs=about, **kwargs)
         return url
+
+    def push_to_hub(self, repo_id: str, *, model_card_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> str:
+        """Upload weights, config and a model card to a repository of the Hub; see `save_pretrained`.
+
+        Args:
+            repo_id: `owner/name`; made if it is missing.
+            model_card_kwargs: as of `save_pretrained`.
+            **kwargs: further arguments of `huggingface_hub`'s mixin, such as `private`, `token` and `branch`.
+        """
+        about = {"name": repo_id, **(model_card_kwargs or {})}
+        url: str = super().push_to_hub(repo_id, model_card_kwargs=about, **kwargs)
+        return url
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card that the mixin writes; see `detectors.card.model_card`."""
+        return self._carded(self, **kwargs)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self._written(self, save_directory)

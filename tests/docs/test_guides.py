@@ -1,12 +1,17 @@
 """Every page's code runs as it stands, and prints what the page says."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from pages import ROOT, run_page
 
+from detectors import saving
 from pyramids import registry
 
 DOCS = ROOT / "docs"
@@ -27,6 +32,18 @@ def write_stand_in(file: Path) -> None:
     torch.save(weights, file)
 
 
+def stand_in_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub as a folder: what is uploaded is what is downloaded."""
+
+    def upload(self: HfApi, *, repo_id: str, folder_path: Path, **kwargs: Any) -> str:
+        shutil.copytree(folder_path, folder / repo_id)
+        return repo_id
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **kwargs: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    monkeypatch.setattr(saving, "hf_hub_download", lambda name, file, **options: str(folder / name / file))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -34,4 +51,6 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     torch.manual_seed(0)
     if page.stem == "released_weights":
         write_stand_in(tmp_path / "m2det512_vgg.pth")
+    if page.stem == "hub":
+        stand_in_hub(tmp_path / "hub", monkeypatch)
     run_page(page)
