@@ -25,10 +25,12 @@ SMALL_DATA = 1000
 _FOR_SMALL_DATA: dict[str, Any] = {"batch_size": 8, "zoom_out": False}
 _FOR_LARGE_DATA: dict[str, Any] = {"batch_size": 32}
 # Learning rate for a batch of 32, how it goes with the batch (Adam's with its root: Malladi et al. 2022, arXiv
-# 2205.10287), and share of the steps over which it rises.
-_LR = {"adamw": 1.4e-3, "sgd": 2e-3}
+# 2205.10287), and share of the steps over which it rises. SGD's is ten times the paper's, which is for 150 epochs:
+# after 128 steps of 16 synthetic pictures of 160 px the small preset has AP50 0.83, 0.85, 0.85, 0.84 with 0.01, 0.02,
+# 0.04, 0.1.
+_LR = {"adamw": 1.4e-3, "sgd": 2e-2}
 _LR_POWER = {"adamw": 0.5, "sgd": 1.0}
-_WARM_UP = {"adamw": 1 / 30, "sgd": 1 / 30}
+_WARM_UP = {"adamw": 1 / 30, "sgd": 1 / 10}
 
 
 @dataclass
@@ -88,12 +90,13 @@ class TrainConfig:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Fused where the device has it."""
     lr: float | None = None
-    """Peak learning rate, taken as it is. If not given: for a batch of 32 2e-3 with SGD (the paper) and 1.4e-3 with
+    """Peak learning rate, taken as it is. If not given: for a batch of 32 2e-2 with SGD and 1.4e-3 with
     AdamW; SGD's is in proportion to the batch, AdamW's to its square root."""
     weight_decay: float | None = None
     """Of all weights but norms and biases. If not given: 5e-4 (SGD) or 0.05 (AdamW)."""
     warm_up: float | None = None
-    """Share of all steps over which the learning rate rises to its peak; a thirtieth if not given, as in the paper."""
+    """Share of all steps over which the learning rate rises to its peak; if not given a thirtieth, as in the
+    paper, and a tenth with SGD."""
     schedule: Literal["cosine", "paper"] = "cosine"
     """After warm-up. The paper's falls tenfold at 3/5 and 4/5 of the epochs (90 and 120 of 150)."""
     clip_norm: float = 10.0

@@ -46,8 +46,8 @@ def test_schedule_refuses_steps_outside() -> None:
 
 
 def test_learning_rate_is_in_proportion_to_the_batch() -> None:
-    assert TrainConfig(optimizer="sgd", batch_size=32).peak_lr() == pytest.approx(2e-3)
-    assert TrainConfig(optimizer="sgd", batch_size=16).peak_lr() == pytest.approx(1e-3)
+    assert TrainConfig(optimizer="sgd", batch_size=32).peak_lr() == pytest.approx(2e-2)
+    assert TrainConfig(optimizer="sgd", batch_size=16).peak_lr() == pytest.approx(1e-2)
     assert TrainConfig(optimizer="sgd", batch_size=16, lr=0.5).peak_lr() == 0.5
 
 
