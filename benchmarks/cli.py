@@ -15,6 +15,7 @@ COMMANDS = (
     "speed",
     "nms",
     "training",
+    "real",
     "loader",
     "activations",
     "gradients",

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks import plots
 from benchmarks.pages import Source
+from benchmarks.real import TITLES
 from benchmarks.tables import Row, grouped, number, percent, spread, table
 from benchmarks.training import FIGURES, PUBLISHED
 
@@ -268,4 +269,26 @@ def training(source: Source) -> list[str]:
             classes = row["classes"].items()
             lines += table(["class", "AP", "AP50"], [[n, percent(c["AP"]), percent(c["AP50"])] for n, c in classes])
             lines += [f"![Found to the left, the truth to the right]({source.files}/{row['picture']})", ""]
+    return lines
+
+
+def real(source: Source) -> list[str]:
+    """AP of every row over seeds by data folder, and what the first seed of each finds."""
+    lines: list[str] = []
+    for name, rows in grouped(source.rows, "data").items():
+        body = [
+            [
+                TITLES[row],
+                *(spread([seed[figure] for seed in seeds]) for figure in FIGURES),
+                number(seeds[0]["mparams"]),
+                number(statistics.mean(seed["train_seconds"] for seed in seeds) / 60),
+                *(str(value) for value in (seeds[0]["epochs"], seeds[0]["batch_size"], len(seeds))),
+            ]
+            for row, seeds in grouped(rows, "row").items()
+        ]
+        head = ["row", "AP", "AP50", "AP75", "S", "M", "L", "M par.", "minutes", "epochs", "batch", "seeds"]
+        lines += [f"### {name}", "", *table(head, body)]
+        for row, seeds in grouped(rows, "row").items():
+            shown = f"![{TITLES[row]}: found to the left, the truth to the right]"
+            lines += [f"**{TITLES[row]}**", "", f"{shown}({source.files}/{seeds[0]['picture']})", ""]
     return lines

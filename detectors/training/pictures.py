@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detectors.data import DetectionDataset
 from detectors.drawing import compare, drawable
-from detectors.models.ssd import SSD
 from detectors.saving import load
 from detectors.training.evaluation import CocoResult, detect
 from detectors.training.metrics import METRICS, read_lines
@@ -96,7 +95,7 @@ def draw_precision(result: CocoResult, file: Path) -> None:
 
 
 @torch.inference_mode()
-def draw_comparison(model: SSD, dataset: DetectionDataset, file: Path, *, rows: int = 6) -> None:
+def draw_comparison(model: nn.Module, dataset: DetectionDataset, file: Path, *, rows: int = 6) -> None:
     """Detections to the left and ground truth to the right, for images evenly spread over a data set."""
     from PIL import Image
 

@@ -68,6 +68,10 @@ def fill(folder):
     found |= {"classes": {"RBC": {"AP": 0.5, "AP50": 0.9}}}
     training.add("bccd/x", data="bccd", split="test", images=72, **run, **found)
     Image.new("RGB", (8, 8)).save(folder / "found.jpg")
+    real = Results(folder, "real", CPU, {})
+    for seed, ap in enumerate((0.5, 0.6)):
+        run = {"row": "mlfpn", "data": "bccd", "seed": seed, "epochs": 24, "batch_size": 8, "picture": "found.jpg"}
+        real.add(f"bccd/mlfpn/{seed}", **run, **{**found, "AP": ap}, mparams=3.4, train_seconds=90.0)
     loader = Results(folder, "loader", CPU, {})
     loader.add("0/recipe", workers=0, work="recipe", images=16, seconds=0.5, images_per_second=32.0)
 
@@ -95,6 +99,8 @@ def test_pages_show_what_is_in_the_files(tmp_path):
     assert f"(../data/a-cpu/{PICTURE})" in pages["activations"]
     assert "| m2det_x | test, 72 images | 50.0 | 82.3 | 40.0 |  | 40.0 | 60.0 | here |" in pages["training"]
     assert "| YOLOv5s, from COCO, 640 px | RF100 test, 36 images |  | 91.2 |" in pages["training"]
+    assert "| M2Det (MLFPN) | 55.0 ± 7.1 | 82.3 ± 0.0 | 40.0 ± 0.0 |  |" in pages["real"]
+    assert "| 3.40 | 1.50 | 24 | 8 | 2 |" in pages["real"]
     assert "1.50 minutes of training at 17.8 images a second, 1.2 % of it waiting" in pages["training"]
     assert "| 0 |  | 32.0 |" in pages["loader"]
     assert all(str(tmp_path) not in pages[name] for name in ("necks", "ablation", "activations"))
