@@ -37,6 +37,7 @@ def test_a_freed_block_stays_with_the_process(mode, kept):
     assert done.stdout.strip() == kept
 
 
+@pytest.mark.slow
 @needs_glibc
 def test_smoke(tmp_path):
     assert main(["allocator", "--output", str(tmp_path)]) == 0

@@ -118,6 +118,7 @@ def test_an_unknown_device_is_refused(tmp_path):
         run("necks", "--output", tmp_path, "--device", "tpu")
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     assert run("necks", "--output", tmp_path) == 0
     rows = read_results(tmp_path / "necks.json")["rows"]

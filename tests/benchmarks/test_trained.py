@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import experiment
+from benchmarks import ablation, experiment
 from benchmarks.ablation import PAPER_AP, table_rows
 from benchmarks.cli import main
 from benchmarks.experiment import RECIPES
@@ -69,10 +69,13 @@ def test_parameters_fit_table_3(variant):
     assert full_mparams(*variant) == pytest.approx(PAPER_MPARAMS[variant], rel=0.045)
 
 
-def test_smoke_of_ablation_and_complexity(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_smoke_of_ablation_and_complexity(tmp_path, monkeypatch, step):
+    chosen = table_rows(RECIPES["smoke"])[::step]
+    monkeypatch.setattr(ablation, "table_rows", lambda recipe: chosen)
     assert run("complexity", "--output", tmp_path) == 0  # trains first
     rows = read_results(tmp_path / "ablation.json")["rows"]
-    assert [row["row"] for row in rows] == [row.key for row in table_rows(RECIPES["smoke"])]
+    assert [row["row"] for row in rows] == [row.key for row in chosen]
     assert all(0 <= row["AP50"] <= 1 and row["mparams"] > 0 for row in rows)
     cells = read_results(tmp_path / "complexity.json")["rows"][0]["cells"]
     assert {cell["complexity"] for cell in cells} == {"plain", "textured", "composite"}
@@ -191,6 +194,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_smoke_of_variants(tmp_path):
     assert run("variants", "--output", tmp_path) == 0
     rows = read_results(tmp_path / "variants.json")["rows"]

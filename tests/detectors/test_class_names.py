@@ -1,7 +1,7 @@
 """Class names of any letters in tables, plots and drawings, and on terminals that cannot show them."""
 
+import io
 import json
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detectors.cli import main
 from detectors.commands.check import show as show_health
 from detectors.commands.eval import show
 from detectors.data import DetectionDataset, ImageRecord, SyntheticScales, check_dataset, export_coco, mosaic
@@ -109,14 +110,13 @@ def test_drawings_of_any_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp437"])
-def test_check_on_a_terminal_of_few_letters(tmp_path: Path, encoding: str) -> None:
+def test_check_on_a_terminal_of_few_letters(tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     export_coco(tmp_path, {"train": SyntheticScales.easy(2)})
     content = json.loads((tmp_path / "train.json").read_text())
     content["categories"][0]["name"] = "猫 ж"
     (tmp_path / "train.json").write_text(json.dumps(content))
-    command = [sys.executable, "-m", "detectors", "check", "--data", str(tmp_path)]
-    environment = {"PYTHONIOENCODING": encoding, "PYTHONPATH": ":".join(sys.path), "PATH": "", "COLUMNS": "100"}
-    done = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert b"circle" not in done.stdout
-    assert b"square" in done.stdout
+    terminal = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(terminal, encoding=encoding, write_through=True))
+    assert main(["check", "--data", str(tmp_path)]) == 0
+    assert b"circle" not in terminal.getvalue()
+    assert b"square" in terminal.getvalue()

@@ -17,12 +17,19 @@ def saved(tiny, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
-def test_export(saved, tmp_path, capsys, kind):
+@pytest.mark.parametrize(("kind", "exporter"), [("onnx", "export_onnx"), ("pt2", "export_program")])
+def test_export(saved, tmp_path, capsys, monkeypatch, kind, exporter):
+    """Which exporter is called with what; the exporters have their own tests."""
     path = tmp_path / f"model.{kind}"
-    assert main(["export", "--checkpoint", str(saved), "--output", str(path), "--format", kind]) == 0
-    assert path.stat().st_size > 1000
-    assert "checked against the detector" in capsys.readouterr().out.replace("\n", " ")
+
+    def export(detector, output, *, batch_size):
+        assert (detector.image_size, detector.class_names, batch_size) == ((64, 64), ["cat", "dog", "emu"], 3)
+        output.write_bytes(bytes(2_500_000))
+
+    monkeypatch.setattr(f"detectors.inference.export.{exporter}", export)
+    words = ["export", "--checkpoint", saved, "--output", path, "--format", kind, "--batch-size", 3]
+    assert main([str(word) for word in words]) == 0
+    assert "checked against the detector, 2.5 MB" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_info(capsys):

@@ -433,7 +433,13 @@ def smallest_of_each_family() -> list[dict[str, Any]]:
     return [row for row in best.values() if timm.is_model(row["name"])]
 
 
-@pytest.mark.parametrize("row", smallest_of_each_family(), ids=lambda row: f"{row['family']}-{row['name']}")
+def by_cost(row: dict[str, Any]) -> Any:
+    """The largest ones, which take a minute, are slow."""
+    marks = [pytest.mark.slow] if row["parameters"] > 150e6 else []
+    return pytest.param(row, id=f"{row['family']}-{row['name']}", marks=marks)
+
+
+@pytest.mark.parametrize("row", map(by_cost, smallest_of_each_family()))
 def test_every_family(row: dict[str, Any]) -> None:
     pyramid = run_somewhere(row["name"], "mlfpn", tuple(row["size"]))  # compares its maps with what is declared
     assert [[tap.stride, tap.channels] for tap in pyramid.backbone.taps] == row["taps"]

@@ -35,8 +35,8 @@ def close(first: Path, second: Path) -> None:
 
 
 def test_two_processes_equal_one(data: Path, tmp_path: Path) -> None:
-    # 8 images in steps of 4: 20 steps; one process takes 4 at once, two take 2 each.
-    options = {"epochs": 10, "batch_size": 4, "batch_norm": "frozen", "optimizer": "sgd", "eval_every": 10}
+    # 8 images in steps of 4: 6 steps; one process takes 4 at once, two take 2 each.
+    options = {"epochs": 3, "batch_size": 4, "batch_norm": "frozen", "optimizer": "sgd", "eval_every": 3}
     one, two = tiny_config(data, tmp_path / "one", **options), tiny_config(data, tmp_path / "two", **options)
     assert in_process(train_until, one, False, *NEVER) == 0
     in_processes(2, run_rank, two)
