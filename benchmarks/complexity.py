@@ -77,10 +77,10 @@ def _recipe_of(settings: Mapping[str, Any], images: int | None) -> Recipe:
 def _measurement(run: Path, recipe: Recipe, device: torch.device) -> Callable[[], Mapping[str, Any]]:
     def take() -> Mapping[str, Any]:
         from detectors.saving import load
-        from detectors.training.evaluation import evaluate_cells
+        from detectors.training.evaluation import evaluate_groups
 
         detector = load(run).to(device)
-        found = evaluate_cells(detector, recipe.test_set(), edges=scale_edges(recipe))
+        found = evaluate_groups(detector, recipe.test_set(), edges=scale_edges(recipe))
         return {"cells": [{**cell._asdict(), "scale": list(cell.scale)} for cell in found]}
 
     return take

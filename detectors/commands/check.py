@@ -27,8 +27,9 @@ class Check:
     """Layout of the data; found by its shape if not given."""
     samples: Path | None = None
     """Write a picture of samples with their boxes to this file."""
-    image_size: int | None = None
-    """Side of the model's images in pixels: an error if it leaves more than a tenth of the boxes under one pixel."""
+    image_size: int | tuple[int, int] | None = None
+    """Side, or height and width, of the model's images in pixels: an error if it leaves more than a tenth of the boxes
+    under one pixel."""
     suggest_anchors: bool = False
     """Propose anchor sizes for the boxes of the first split at --image-size, or 320, with the recall that the matcher
     reaches."""
@@ -79,8 +80,9 @@ class Check:
             ValueError: names the option, what came and what was expected.
         """
         from detectors.data.images import SUFFIXES
+        from detectors.models.inputs import as_size
 
-        if self.image_size is not None and self.image_size < 32:
+        if min(as_size(self.image_size) or (32,)) < 32:
             raise InputError(f"--image-size must be at least 32: got {self.image_size}")
         if not 1 <= self.num_maps <= 12:
             raise InputError(f"--num-maps must lie between 1 and 12: got {self.num_maps}")

@@ -9,7 +9,7 @@ from detectors.errors import InputError
 
 if TYPE_CHECKING:
     from detectors.training.config import TrainConfig
-    from detectors.training.evaluation import Cell
+    from detectors.training.evaluation import ObjectGroup
 
 EDGES = (24, 48, 96, 193)
 
@@ -35,7 +35,7 @@ class Demo:
         from detectors.data import SyntheticScales, evaluation_transforms
         from detectors.saving import load
         from detectors.training.checkpoint import TrainingStopped
-        from detectors.training.evaluation import CocoResult, cells_of, detect
+        from detectors.training.evaluation import CocoResult, detect, groups_of
         from detectors.training.run import train
         from detectors.training.run_log import write_json
 
@@ -51,9 +51,9 @@ class Demo:
             return 1
         detections = detect(load(self.output), held_out)
         figures = CocoResult(held_out, detections).report()
-        cells = cells_of(detections, held_out, edges=EDGES)
-        show(cells, f"AP50 on {self.held_out} held-out pictures: {figures['AP50']:.3f} (AP {figures['AP']:.3f})")
-        write_json(self.output / "demo.json", {**figures, "cells": [cell._asdict() for cell in cells]})
+        groups = groups_of(detections, held_out, edges=EDGES)
+        show(groups, f"AP50 on {self.held_out} held-out pictures: {figures['AP50']:.3f} (AP {figures['AP']:.3f})")
+        write_json(self.output / "demo.json", {**figures, "groups": [group._asdict() for group in groups]})
         print(f"pictures: {self.output / 'detections.png'}, curves.png, pr.png and samples.png beside it")
         return 0
 
@@ -79,17 +79,17 @@ class Demo:
         )
 
 
-def show(cells: "list[Cell]", title: str) -> None:
+def show(groups: "list[ObjectGroup]", title: str) -> None:
     """Print AP50 as a table: a row for each complexity, a column for each range of scales."""
     from rich.console import Console
     from rich.table import Table
 
-    scales = list(dict.fromkeys(cell.scale for cell in cells))
+    scales = list(dict.fromkeys(group.scale for group in groups))
     table = Table(title=title, caption="AP50 (objects) by appearance and scale in pixels")
     table.add_column("")
     for low, high in scales:
         table.add_column(f"{low:g} to {high - 1:g}", justify="right")
-    for complexity in dict.fromkeys(cell.complexity for cell in cells):
-        row = {cell.scale: cell for cell in cells if cell.complexity == complexity}
+    for complexity in dict.fromkeys(group.complexity for group in groups):
+        row = {group.scale: group for group in groups if group.complexity == complexity}
         table.add_row(complexity, *(f"{max(row[scale].ap50, 0):.3f} ({row[scale].objects})" for scale in scales))
     Console().print(table)

@@ -33,8 +33,8 @@ class Eval:
     """Write pr.png and detections.png to this folder."""
     format: Literal["coco", "voc", "yolo"] | None = None
     """Layout of the data; found by its shape if not given."""
-    image_size: int = 512
-    """Side to which images are stretched for the authors' checkpoints; others know theirs."""
+    image_size: int | tuple[int, int] = 512
+    """Side, or height and width, to which images are stretched for the authors' checkpoints; others know theirs."""
     batch_size: int = 16
     """Images at once."""
     max_detections: int = 100

@@ -43,8 +43,8 @@ class Predict:
     """Draw boxes of at least this score."""
     annotations: Path | None = None
     """A COCO file that names the images: its image ids are written. Otherwise images count from 1."""
-    image_size: int = 512
-    """Side to which images are stretched for the authors' checkpoints; others know theirs."""
+    image_size: int | tuple[int, int] = 512
+    """Side, or height and width, to which images are stretched for the authors' checkpoints; others know theirs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes a GPU if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -109,7 +109,7 @@ class Session:
         self._seconds = 0.0
 
     def speed(self) -> float:
-        """Images a second, reading and drawing included."""
+        """Images per second, reading and drawing included."""
         return len(self.found) / self._seconds if self._seconds else 0.0
 
     def run(self, files: list[Path], drawings: list[Path]) -> None:

@@ -87,7 +87,7 @@ def suggest_anchors(
 
 
 def _mlfpn_sizes(image_size: tuple[int, int], num_maps: int) -> list[tuple[int, int]]:
-    """Every map half of the one before, rounded up; the last, of an unpadded block, two cells smaller."""
+    """Every map half of the one before, rounded up; the last, of an unpadded block, two locations smaller."""
     height, width = (-(-side // 8) for side in image_size)
     sizes = [(-(-height // 2**k), -(-width // 2**k)) for k in range(num_maps)]
     if num_maps > 1:
@@ -120,7 +120,7 @@ def _map_overlaps(boxes: Tensor, image_size: tuple[int, int], maps: list[tuple[i
     @cache
     def overlaps(index: int, small: float, large: float) -> Tensor:
         priors = DefaultBoxes([small, large])(image_size, [maps[index]]).unflatten(0, (*maps[index], -1))
-        # Of boxes of one shape, the one whose center is nearest along each axis overlaps most: no other cell counts.
+        # Of boxes of one shape, the one whose center is nearest along each axis overlaps most: one location is enough.
         column = (priors[0, :, 0, 0] - centers[:, :1]).abs().argmin(dim=1)
         row = (priors[:, 0, 0, 1] - centers[:, 1:]).abs().argmin(dim=1)
         near = box_convert(priors[row, column], "cxcywh", "xyxy")  # [n, shapes, 4]

@@ -1,7 +1,8 @@
 """SyntheticScales: an embedded data set whose objects vary in scale and in appearance complexity, both known.
 
 M2Det (Zhao et al., AAAI 2019, arXiv 1811.04533), section 1, claims that deeper levels of its pyramid serve objects of
-more complex appearance at the same scale. Here every box carries its cell, so that AP can be told by both.
+more complex appearance at the same scale. Here the scale and the complexity of every object are known, so AP can be
+measured by both.
 """
 
 import json

@@ -19,7 +19,7 @@ FREE_ON_RESUME = frozenset(
 )
 
 # Values of options that are not given, for data sets of fewer images than the limit and for others. Small ones get
-# smaller batches, that is more steps, and no shrunken pictures, which pay on long schedules only. Any option may stand
+# smaller batches, that is more steps, and no shrunken pictures, which help on long schedules only. Any option may stand
 # here.
 SMALL_DATA = 1000
 _FOR_SMALL_DATA: dict[str, Any] = {"batch_size": 8, "zoom_out": False}
@@ -74,8 +74,8 @@ class TrainConfig:
     training images, else 32."""
     accumulate: int = 1
     """Parts that a step's images are divided into, one after the other, to save memory."""
-    image_size: int | None = None
-    """Side in pixels to which images are stretched; the preset's if not given."""
+    image_size: int | tuple[int, int] | None = None
+    """Side, or height and width, in pixels, to which images are stretched; the preset's if not given."""
     backbone: str | None = None
     """Any timm model, instead of the preset's backbone."""
     settings: list[str] = field(default_factory=list)
@@ -133,7 +133,7 @@ class TrainConfig:
     """Processes that load images for each training process; 0 loads in that one. As many as cores, at most 16, if not
     given."""
     eval_every: int | None = None
-    """Epochs between evaluations; about twenty evaluations a run if not given. The last epoch is always evaluated."""
+    """Epochs between evaluations; about twenty evaluations per run if not given. The last epoch is always evaluated."""
     eval_batch_size: int = 16
     """Images at once in an evaluation, each process."""
     max_detections: int = 100
@@ -255,6 +255,8 @@ def read_config(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} has unknown options: {', '.join(unknown)}")
     for name in ("data", "output"):
         values[name] = None if values[name] is None else Path(values[name])
+    if isinstance(values.get("image_size"), list):
+        values["image_size"] = tuple(values["image_size"])  # JSON has no tuples
     return dict(values)
 
 

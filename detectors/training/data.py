@@ -225,12 +225,12 @@ class StepBatches(Sampler[list[int]]):
 
     @property
     def batch_size(self) -> int:
-        """Images a step, over all processes."""
+        """Images per step, over all processes."""
         return self.part_size * self.accumulate * self.world
 
     @property
     def steps(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         return self.length // self.batch_size
 
     def __len__(self) -> int:

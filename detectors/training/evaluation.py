@@ -246,7 +246,7 @@ def _nothing(dataset: DetectionDataset) -> Any:
 COMPLEXITIES = ("plain", "textured", "composite")
 
 
-class Cell(NamedTuple):
+class ObjectGroup(NamedTuple):
     """AP of a detector on the objects of one complexity and one range of scales (pixels, upper end excluded)."""
 
     complexity: str
@@ -256,14 +256,14 @@ class Cell(NamedTuple):
     ap50: float
 
 
-def evaluate_cells(
+def evaluate_groups(
     model: nn.Module,
     dataset: SyntheticScales,
     *,
     edges: Sequence[float] = (8, 16, 32, 64, 128, 256),
     batch_size: int = 16,
     workers: int = 0,
-) -> list[Cell]:
+) -> list[ObjectGroup]:
     """AP and AP50 for each complexity and each range between two of the `edges`; -1 where there is no object.
 
     Arguments as of `evaluate`.
@@ -273,26 +273,26 @@ def evaluate_cells(
     >>> small = {"num_levels": 1, "channels": 16}
     >>> model = create_detector("m2det", 7, backbone="resnet10t", image_size=320, neck_kwargs=small)
     >>> dataset = SyntheticScales.easy(2, transforms=evaluation_transforms())
-    >>> cells = evaluate_cells(model, dataset, edges=(24, 64, 192))
-    >>> [(cell.complexity, cell.scale) for cell in cells]
+    >>> groups = evaluate_groups(model, dataset, edges=(24, 64, 192))
+    >>> [(group.complexity, group.scale) for group in groups]
     [('plain', (24, 64)), ('plain', (64, 192)), ('textured', (24, 64)), ('textured', (64, 192))]
     """
-    return cells_of(detect(model, dataset, batch_size=batch_size, workers=workers), dataset, edges=edges)
+    return groups_of(detect(model, dataset, batch_size=batch_size, workers=workers), dataset, edges=edges)
 
 
-def cells_of(
+def groups_of(
     detections: Sequence[Detection], dataset: SyntheticScales, *, edges: Sequence[float] = (8, 16, 32, 64, 128, 256)
-) -> list[Cell]:
-    """The cells of detections made already. As for COCO's areas, what is outside a range neither helps nor harms."""
+) -> list[ObjectGroup]:
+    """The groups of detections made already. As for COCO's areas, what is outside a range neither helps nor harms."""
     ranges = list(itertools.pairwise(edges))
     if not ranges or any(low >= high for low, high in ranges):
         raise ValueError(f"edges must be two or more increasing scales: got {tuple(edges)}")
     # Scales are sides of whole pixels: just below the upper edge leaves that edge to the next range.
     areas = {f"{low:g}-{high:g}": (low**2, high**2 - 1e-3) for low, high in ranges}
     result = CocoResult(dataset, detections, areas)
-    cells = []
+    groups = []
     for level, name in enumerate(COMPLEXITIES):
-        # The class says the complexity: three classes a level, by category id.
+        # Complexity follows from the class: three classes per level, by category id.
         classes = [i for i, category in enumerate(dataset.category_ids) if (category - 1) // 3 == level]
         if not classes:
             continue
@@ -303,5 +303,5 @@ def cells_of(
                 for label, size in zip(record.labels.tolist(), record.areas.tolist())
             )
             ap, ap50 = result.average_precision(classes, area), result.average_precision(classes, area, iou=0.5)
-            cells.append(Cell(name, scale, objects, ap, ap50))
-    return cells
+            groups.append(ObjectGroup(name, scale, objects, ap, ap50))
+    return groups

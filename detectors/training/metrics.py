@@ -201,7 +201,7 @@ class Progress:
     A context manager.
 
     Args:
-        epochs, steps: of the run, and steps an epoch.
+        epochs, steps: of the run, and steps per epoch.
         first: steps done before, in an earlier session of the run.
         enabled: only one process shows anything.
     """

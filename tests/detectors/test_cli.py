@@ -129,6 +129,24 @@ def test_debug_shows_the_traceback_of_a_users_error(capsys):
         main([*command, "--debug"])
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "--data", "no"],
+        ["eval", "--data", "no", "--checkpoint", "no"],
+        ["predict", "no.jpg", "--checkpoint", "no", "--output", "no"],
+        ["export", "--checkpoint", "no", "--output", "no"],
+    ],
+)
+def test_an_image_size_is_a_side_or_height_and_width(command, monkeypatch):
+    from detectors.cli import command_class
+
+    kind, sizes = command_class("detectors.commands", command[0]), []
+    monkeypatch.setattr(kind, "run", lambda self: sizes.append(self.image_size) or 0)
+    assert main([*command, "--image-size", "320"]) == main([*command, "--image-size", "320", "512"]) == 0
+    assert sizes == [320, (320, 512)]
+
+
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["info"], ["export", "--format", "tflite"]])
 def test_bad_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

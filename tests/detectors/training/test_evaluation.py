@@ -17,11 +17,11 @@ from detectors.training.evaluation import (
     Detection,
     Interrupted,
     allow_detections,
-    cells_of,
     crowding,
     detect,
     evaluate,
-    evaluate_cells,
+    evaluate_groups,
+    groups_of,
 )
 
 
@@ -146,11 +146,11 @@ def test_cells_tell_scales_and_complexities_apart() -> None:
         for detection in perfect_detections(dataset)
         if detection["category_id"] <= 3 and detection["bbox"][2] * detection["bbox"][3] >= 64**2
     ]
-    cells = {(cell.complexity, cell.scale): cell for cell in cells_of(found, dataset, edges=(8, 64, 256))}
-    assert cells["plain", (64, 256)].ap50 == pytest.approx(1.0)
-    assert cells["plain", (8, 64)].ap50 == 0
-    assert cells["composite", (64, 256)].ap50 == cells["textured", (64, 256)].ap50 == 0
-    assert sum(cell.objects for cell in cells.values()) == sum(
+    groups = {(group.complexity, group.scale): group for group in groups_of(found, dataset, edges=(8, 64, 256))}
+    assert groups["plain", (64, 256)].ap50 == pytest.approx(1.0)
+    assert groups["plain", (8, 64)].ap50 == 0
+    assert groups["composite", (64, 256)].ap50 == groups["textured", (64, 256)].ap50 == 0
+    assert sum(group.objects for group in groups.values()) == sum(
         8 <= area**0.5 < 256 for record in dataset.records for area in record.areas
     )
 
@@ -171,7 +171,7 @@ def perfect_detections(dataset: DetectionDataset) -> list[Detection]:
 def test_cells_refuse_edges_that_do_not_increase() -> None:
     dataset = SyntheticScales.easy(1, transforms=evaluation_transforms())
     with pytest.raises(ValueError, match=r"increasing scales: got \(64, 8\)"):
-        evaluate_cells(Oracle(dataset), dataset, edges=(64, 8))
+        evaluate_groups(Oracle(dataset), dataset, edges=(64, 8))
 
 
 def crowded_dataset(objects: int) -> DetectionDataset:

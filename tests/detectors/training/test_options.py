@@ -46,12 +46,21 @@ def test_an_option_on_the_command_line_counts_even_at_its_default(file: Path, mo
     assert (options.epochs, options.flip, options.optimizer) == (60, True, "adamw")
 
 
+@pytest.mark.parametrize(("words", "size"), [(["64"], 64), (["64", "96"], (64, 96))])
+def test_an_image_size_is_a_side_or_height_and_width(
+    words: list[str], size: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert options_of(monkeypatch, "--image-size", *words, "--model", "m2det").detector_settings()["image_size"] == size
+
+
 def test_resume_sees_options_at_their_defaults(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    config = tiny_config(data, run, epochs=10, flip=False)
+    config = tiny_config(data, run, epochs=10, flip=False, image_size=(64, 96))
     (run / "config.json").write_text(json.dumps({"train": config.to_json()}))
     assert resumed(TrainConfig(output=run), {"output"}).epochs == 10
+    assert resumed(TrainConfig(output=run), {"output"}).image_size == (64, 96)
+    assert resumed(TrainConfig(output=run, image_size=(64, 96)), {"output", "image_size"}).image_size == (64, 96)
     with pytest.raises(ValueError, match="epochs was 10 and is now 60; flip was False and is now True"):
         resumed(TrainConfig(output=run), {"output", "epochs", "flip"})
 

@@ -185,7 +185,7 @@ def test_demo_in_the_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["demo", "--output", str(tmp_path / "demo"), "--images", "8", "--held-out", "3"]) == 0
     assert "textured" in capsys.readouterr().out
     written = json.loads((tmp_path / "demo/demo.json").read_text())
-    assert {cell["complexity"] for cell in written["cells"]} == {"plain", "textured"}
+    assert {cell["complexity"] for cell in written["groups"]} == {"plain", "textured"}
     assert main(["demo", "--output", str(tmp_path / "demo")]) == 2
     assert main(["demo", "--output", str(tmp_path / "other"), "--images", "0"]) == 2
 
