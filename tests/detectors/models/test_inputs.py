@@ -64,6 +64,12 @@ def target(boxes=((4.0, 4.0, 20.0, 20.0),), labels=(1,), dtype=torch.int64):
         (target([[4.0, 20.0, 20.0, 10.0]]), ValueError, "target 1: box 0, .* is empty"),
         (target([[40.0, 4.0, 50.0, 20.0]]), ValueError, "target 1: box 0, .* outside the image of 32x32"),
         (target([[-9.0, 4.0, 0.0, 20.0]]), ValueError, "target 1: box 0, .* outside the image"),
+        (target([[4.0, 20.0, 20.0, 20.0]]), ValueError, "target 1: box 0, .* is empty"),
+        (target([[4.0, -9.0, 20.0, 0.0]]), ValueError, "target 1: box 0, .* outside the image"),
+        (target([[32.0, 4.0, 50.0, 20.0]]), ValueError, "target 1: box 0, .* outside the image"),
+        (target([[4.0, 32.0, 20.0, 50.0]]), ValueError, "target 1: box 0, .* outside the image"),
+        (target([[0.0, 0.0, 1.0, 1.0], [4.0, 8.0, 4.0, 9.0]], [1, 1]), ValueError, "target 1: box 1, .* is empty"),
+        (target([[0.0, 0.0, 9.0, 9.0]] * 3, [3, 3, 7]), ValueError, "target 1: label 2 is 7"),
         (target([[float("nan"), 4.0, 20.0, 20.0]]), ValueError, "target 1: box 0, .* not finite"),
         (target([[4.0, 4.0, float("inf"), 20.0]]), ValueError, "target 1: box 0, .* not finite"),
         (target(labels=[0]), ValueError, "target 1: label 0 is 0: expected 1 to 3"),
@@ -168,7 +174,10 @@ def test_images_that_are_not_in_0_to_1_are_refused_on_the_cpu(tiny, targets, cha
 
 
 def test_a_rounding_error_outside_0_to_1_is_taken():
-    check_images([torch.full((3, 4, 4), 1.0001), torch.full((3, 4, 4), -0.0001)], values=True)
+    check_images([torch.full((3, 2, 2), 1.0001), torch.full((3, 2, 2), -0.0001)], values=True)
+    for value in (1.02, -0.02):
+        with pytest.raises(ValueError, match=rf"image 0 has values from {value:g} to {value:g}: expected 0\.\.1"):
+            check_images([torch.full((3, 2, 2), value)], values=True)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
