@@ -108,6 +108,9 @@ def test_dtype_device_and_compile():
         ({"anchor_sizes": [0.1, math.nan]}, "increasing"),
         ({"anchor_sizes": [0.1, math.inf]}, "increasing"),
         ({"aspect_ratios": [2.0, -1.0]}, "aspect_ratios"),
+        ({"aspect_ratios": [0.0]}, "aspect_ratios"),
+        ({"aspect_ratios": [[2.0], [math.inf]]}, "aspect_ratios"),
+        ({"clip": "size"}, "clip is True, False or 'sizes', got 'size'"),
         ({"steps": [8, 0]}, "steps"),
     ],
 )
@@ -121,7 +124,10 @@ def test_bad_construction(arguments, message):
     [
         (DefaultBoxes([0.1, 0.2]), (64, 64), [(8, 8), (4, 4)], "3 anchor_sizes, got 2"),
         (DefaultBoxes(steps=[8]), (64, 64), [(8, 8), (4, 4)], "2 steps, got 1"),
+        (DefaultBoxes(aspect_ratios=[[2.0], [3.0]]), (64, 64), [(8, 8)], "1 maps need 1 rows of aspect_ratios, got 2"),
         (DefaultBoxes(), (0, 64), [(8, 8)], "0 x 64"),
+        (DefaultBoxes(), (64, 0), [(8, 8)], "64 x 0"),
+        (DefaultBoxes(), (64, 64), [(0, 8)], "positive height and width"),
         (DefaultBoxes(), (64, 64), [(8, 0)], "positive height and width"),
         (DefaultBoxes(), (64, 64), [], "one or more maps"),
     ],
@@ -129,6 +135,10 @@ def test_bad_construction(arguments, message):
 def test_bad_call(boxes, image_size, sizes, message):
     with pytest.raises(ValueError, match=message):
         boxes(image_size, sizes)
+
+
+def test_the_smallest_image():
+    assert DefaultBoxes()((1, 1), [(1, 1)]).shape == (6, 4)
 
 
 @pytest.mark.parametrize(("side", "maps"), [(0, 6), (-1, 6), (math.nan, 6), (320, 0)])

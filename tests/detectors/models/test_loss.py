@@ -117,6 +117,9 @@ def test_floor_of_negatives():
     loc, conf, priors, boxes, labels = make_batch(3)
     MultiBoxLoss(min_negatives=5)(loc, conf, priors, boxes, torch.zeros_like(labels))["classification"].backward()
     assert (conf.grad.abs().sum(dim=-1) > 0).sum(dim=1).tolist() == [5, 5]
+    conf.grad = None
+    MultiBoxLoss()(loc, conf, priors, boxes, torch.zeros_like(labels))["classification"].backward()
+    assert (conf.grad.abs().sum(dim=-1) > 0).sum(dim=1).tolist() == [3, 3]
 
 
 @LOSSES
@@ -249,16 +252,25 @@ def test_bad_shapes(index, shape):
     [
         (MultiBoxLoss, {"iou_threshold": 0.0}),
         (MultiBoxLoss, {"negatives_per_positive": 0.0}),
+        (MultiBoxLoss, {"negatives_per_positive": math.inf}),
         (MultiBoxLoss, {"min_negatives": -1}),
         (FocalLoss, {"iou_threshold": 1.5}),
         (FocalLoss, {"alpha": 1.0}),
+        (FocalLoss, {"alpha": 0.0}),
         (FocalLoss, {"gamma": -1.0}),
+        (FocalLoss, {"gamma": math.inf}),
         (FocalLoss, {"prior_probability": 0.0}),
+        (FocalLoss, {"prior_probability": 1.0}),
     ],
 )
 def test_bad_construction(kind, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         kind(**arguments)
+
+
+def test_the_limits_of_settings_are_taken():
+    assert MultiBoxLoss(iou_threshold=1.0, min_negatives=0).settings()["min_negatives"] == 0
+    assert FocalLoss(iou_threshold=1.0, gamma=0.0).settings()["gamma"] == 0
 
 
 @pytest.mark.cuda

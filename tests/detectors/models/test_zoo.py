@@ -65,6 +65,21 @@ def test_small_presets_run(name, targets):
     assert set(model.eval()([picture])[0]) == {"boxes", "scores", "labels"}
 
 
+def test_ssd512_is_that_of_its_released_configuration():
+    model = on_meta("ssd_512_vgg16")
+    sizes = [20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72]
+    assert model.anchors.pixel_sizes((512, 512), 7) == pytest.approx(sizes)
+    assert model.anchors.steps == [(step, step) for step in (8, 16, 32, 64, 128, 256, 512)]
+    assert model.anchors.boxes_per_location(7) == [4, 6, 6, 6, 6, 4, 4]
+    assert model.anchors.clip == "sizes"
+
+
+def test_the_small_preset_is_thin():
+    neck = on_meta("m2det_320_efficientnet_lite0").pyramid.neck
+    assert (neck.num_levels, neck.num_scales, neck.out_channels) == (4, 6, [4 * 32] * 6)
+    assert neck.ffm.out_channels == 64 + 128
+
+
 def test_resnet_is_tapped_at_8_and_16():
     assert on_meta("m2det_320_resnet101").pyramid.backbone.feature_info.reduction() == [8, 16]
 
@@ -107,6 +122,14 @@ def test_normalization_is_the_backbones():
         "ssd", 3, backbone="test_vit", neck="fpn", neck_kwargs={"out_channels": 16}, image_size=160
     )
     assert inception.image_mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    gray = on_meta("ssd", 3, backbone="test_resnet", neck="fpn", image_size=64, backbone_kwargs={"in_chans": 2})
+    assert gray.image_mean.shape == gray.image_std.shape == (2, 1, 1)
+
+
+def test_gray_images_get_the_mean_of_rgbs(tiny):
+    model = tiny(backbone="resnet18", backbone_kwargs={"in_chans": 1})
+    assert model.image_mean.item() == pytest.approx((0.485 + 0.456 + 0.406) / 3)
+    assert model.image_std.item() == pytest.approx((0.229 + 0.224 + 0.225) / 3)
 
 
 def test_anchor_sizes_replace_the_pattern(tiny):

@@ -55,6 +55,8 @@ def test_extremes_stay_finite():
     size = boxes[:, 2:] - boxes[:, :2]
     # The clamp ends sides at 62.5 times the prior; far from zero the subtraction keeps few digits.
     torch.testing.assert_close(size, 62.5 * priors[:, 2:], rtol=0.01, atol=0)
+    centered = coder.decode(torch.tensor([[0.0, 0.0, 1e6, 1e6]]), priors)
+    torch.testing.assert_close(centered[:, 2:] - centered[:, :2], 62.5 * priors[:, 2:], rtol=1e-5, atol=0)
     boxes.sum().backward()
     assert offsets.grad.isfinite().all()
     assert coder.decode(torch.full((1, 4), -1e6), priors).isfinite().all()

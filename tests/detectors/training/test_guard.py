@@ -1,5 +1,7 @@
 """A step that is not finite changes nothing and is told; many in a row end the run with a good checkpoint."""
 
+import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -157,6 +159,39 @@ def test_norms_and_biases_do_not_decay() -> None:
     optimizer = GuardedOptimizer(model, TrainConfig(optimizer="sgd"))
     decays = {len(group["params"]): group["weight_decay"] for group in optimizer.inner.param_groups}
     assert decays == {1: 5e-4, 3: 0.0}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_optimizer_is_torchs_with_the_usual_settings(kind: str) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(2, 3, 1)
+    other = copy.deepcopy(model)
+    optimizer = GuardedOptimizer(model, TrainConfig(optimizer=kind))  # type: ignore[arg-type]
+    usual: dict[str, Any] = {"sgd": {"momentum": 0.9}, "adamw": {"betas": (0.9, 0.999)}}[kind]
+    decay = {"sgd": 5e-4, "adamw": 0.05}[kind]
+    groups = [{"params": [other.weight], "weight_decay": decay}, {"params": [other.bias], "weight_decay": 0.0}]
+    plain = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[kind](groups, lr=0.1, **usual)
+    for _ in range(4):
+        x = torch.rand(1, 2, 3, 3)
+        for one in (model, other):
+            one(x).square().sum().backward()
+        optimizer.step(0.1, torch.zeros(()))
+        plain.step()
+        plain.zero_grad()
+    for ours, theirs in zip(model.parameters(), other.parameters()):
+        torch.testing.assert_close(ours, theirs)
+        assert ours.grad is None
+
+
+def test_a_step_without_boxes_reports_the_loss_as_it_is() -> None:
+    stepper = make_stepper("sgd")
+    empty = dataclasses.replace(make_batch(), boxes=torch.zeros(0, 4), labels=torch.zeros(0).long(), counts=[0, 0])
+    model = copy.deepcopy(stepper.model)
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    expected = model(list(empty.images), [nothing, nothing])
+    found = dict(zip(VALUES, stepper(0, [empty]).tolist()))
+    assert found["bbox_regression"] == 0
+    assert found["classification"] == pytest.approx(expected["classification"].item(), rel=1e-5)
 
 
 def test_means_start_over_when_taken() -> None:
