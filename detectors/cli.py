@@ -11,7 +11,7 @@ from typing import Any
 
 from detectors.errors import InputError
 
-COMMANDS = ("train", "eval", "predict", "check", "convert", "export", "demo", "info", "models")
+COMMANDS = ("train", "eval", "predict", "serve", "check", "convert", "export", "demo", "info", "models")
 
 
 def main(args: Sequence[str] | None = None) -> int:

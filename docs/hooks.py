@@ -32,7 +32,12 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **kwargs: Any) -> str:
-    """Turn `<!-- result: necks.md | title -->` into a link, or say that it is not measured yet."""
+    """Turn `<!-- result: necks.md | title -->` into a link, or say that it is not measured yet.
+
+    Results pages have no table of contents beside them: their tables need the width.
+    """
+    if PurePosixPath(page.file.src_uri).parts[0] == RESULTS:
+        page.meta.setdefault("hide", ["toc"])
     here = PurePosixPath(page.file.src_uri).parent
 
     def link(match: re.Match[str]) -> str:
