@@ -22,7 +22,7 @@ test: setup
 	$(BIN)/python -m pytest -m "not slow and not cuda" -n 2 --dist worksteal --timeout 600
 
 test-all: setup
-	$(BIN)/python -m pytest -m "not cuda" -n 2 --dist worksteal --timeout 3600
+	$(BIN)/python -m pytest -m "not cuda" -n 2 --dist worksteal --timeout 3600 --hypothesis-profile thorough
 
 # Tests and benchmarks that need a GPU, in twenty minutes; writes docs/results.
 gpu: setup

@@ -26,7 +26,7 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., nn.Module]:
     """`tiny(name="ssd", num_classes=4, spread=1, **overrides)`: a detector of 64x64 images with random weights, seeded.
 

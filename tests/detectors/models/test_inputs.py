@@ -153,6 +153,11 @@ def test_bad_image_size(size):
         as_size(size)
 
 
+@pytest.fixture(scope="module")
+def deployed(tiny):
+    return tiny().deploy()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -162,13 +167,13 @@ def test_bad_image_size(size):
         (lambda image: image.index_fill(1, torch.tensor([3]), torch.inf), "image 1 has values that are not finite"),
     ],
 )
-def test_images_that_are_not_in_0_to_1_are_refused_on_the_cpu(tiny, targets, change, message):
+def test_images_that_are_not_in_0_to_1_are_refused_on_the_cpu(tiny, deployed, targets, change, message):
     pictures = [torch.rand(3, 64, 64), change(torch.rand(3, 64, 64))]
     model = tiny()
     with pytest.raises(ValueError, match=message):
         model.train()(pictures, targets(1, 1))
     assert model(pictures, targets(1, 1), validate=False)
-    for detector in (model.eval(), model.deploy()):
+    for detector in (model.eval(), deployed):
         with pytest.raises(ValueError, match=message):
             detector(pictures)
 

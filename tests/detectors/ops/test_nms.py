@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
@@ -112,7 +112,6 @@ def best_of_plain(
 
 @pytest.mark.parametrize("method", METHODS)
 @given(candidates(), st.sampled_from([0.0, 0.001, 0.3]), st.integers(1, 14))
-@settings(max_examples=60, deadline=None)
 def test_cpu_loop_equals_plain_loop(method: str, sample: tuple[Tensor, Tensor], min_score: float, picks: int) -> None:
     boxes, scores = sample
     arguments = (boxes[None, None], scores[None, None], method, 0.3, 0.5, min_score)
@@ -123,7 +122,7 @@ def test_cpu_loop_equals_plain_loop(method: str, sample: tuple[Tensor, Tensor], 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize(("max_picks", "max_kept"), [(1, 9), (40, 1), (40, 30), (40, 200), (300, 1000), (300, 15000)])
+@pytest.mark.parametrize(("max_picks", "max_kept"), [(1, 9), (40, 1), (40, 30), (40, 200), (300, 15000)])
 def test_many_candidates_equal_plain_loop(method: str, shared: bool, max_picks: int, max_kept: int) -> None:
     """Rows of all candidates, of few and of none."""
     boxes, scores = random_boxes(3, 1 if shared else 50, 300), random_scores(3, 50, 300)
@@ -143,7 +142,6 @@ def test_many_candidates_equal_plain_loop(method: str, shared: bool, max_picks: 
     min_score=st.sampled_from([0.0, 0.001, 0.3]),
     max_kept=st.integers(1, 24),
 )
-@settings(max_examples=60, deadline=None)
 def test_best_of_an_image_equal_plain_loop(method, sample, min_score, max_kept):
     """Two images of two classes each, with as many candidates as they happen to have."""
     count = max(len(scores) for _, scores in sample)
@@ -156,7 +154,6 @@ def test_best_of_an_image_equal_plain_loop(method, sample, min_score, max_kept):
 
 
 @given(candidates())
-@settings(deadline=None)
 def test_threshold_of_one_keeps_everything(sample: tuple[Tensor, Tensor]) -> None:
     boxes, scores = sample
     kept, lowered = soft_nms(boxes, scores, iou_threshold=1, min_score=0)
@@ -166,7 +163,6 @@ def test_threshold_of_one_keeps_everything(sample: tuple[Tensor, Tensor]) -> Non
 
 @pytest.mark.parametrize("method", ["linear", "gaussian"])
 @given(candidates())
-@settings(deadline=None)
 def test_soft_never_raises_a_score_and_starts_as_hard(method: str, sample: tuple[Tensor, Tensor]) -> None:
     boxes, scores = sample
     kept, lowered = soft_nms(boxes, scores, method=method)
@@ -178,7 +174,6 @@ def test_soft_never_raises_a_score_and_starts_as_hard(method: str, sample: tuple
 
 @pytest.mark.parametrize("method", METHODS)
 @given(st.lists(st.floats(0, 1, width=32), max_size=12))
-@settings(deadline=None)
 def test_far_apart_boxes_come_through(method: str, values: list[float]) -> None:
     scores = torch.tensor(values, dtype=torch.float32)
     corner = torch.arange(len(values), dtype=torch.float32)[:, None].expand(-1, 2) * 20
