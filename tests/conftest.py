@@ -1,4 +1,4 @@
-"""Examples of hypothesis per property: few in `make test`, more in `make test-all`, where a test does not say its own."""
+"""Examples of hypothesis per property, where a test does not set its own: few in `make test`, more in `make test-all`."""
 
 from hypothesis import settings
 
