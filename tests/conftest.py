@@ -1,4 +1,4 @@
-"""Examples of hypothesis per property, where a test does not set its own: few in `make test`, more in `make test-all`."""
+"""Examples of hypothesis per property that does not set its own: few in `make test`, more in `make test-all`."""
 
 from hypothesis import settings
 
