@@ -40,8 +40,8 @@ class Serve:
     """Refuse larger files."""
     max_megapixels: float = 50.0
     """Refuse pictures of more pixels."""
-    image_size: int = 512
-    """Side to which images are stretched for the authors' checkpoints; others know theirs."""
+    image_size: int | tuple[int, int] = 512
+    """Side, or height and width, to which images are stretched for the authors' checkpoints; others know theirs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes a GPU if there is one."""
 

@@ -216,7 +216,7 @@ def draw_mlfpn(canvas: Canvas, s: Shapes) -> None:
 
 
 def draw_architecture(canvas: Canvas) -> None:
-    """Two walks of data through the rooms: to the left of the middle what both share."""
+    """Two walks of data through the modules: to the left of the middle what both share."""
     learn, shared, find = 70, 190, 310
     canvas.text(20, learn - 44, "learning", anchor="start", bold=True)
     canvas.text(20, find + 52, "finding", anchor="start", bold=True)
@@ -280,7 +280,7 @@ def drawings() -> dict[str, str]:
                 draw(canvas, shapes)
                 files[f"{stem}-{scheme}.svg"] = canvas.svg()
     for scheme in ("light", "dark"):
-        canvas = Canvas(1110, 380, "The rooms of the library, and the data that goes through them", scheme)
+        canvas = Canvas(1110, 380, "The modules of the library, and the data that goes through them", scheme)
         draw_architecture(canvas)
         files[f"architecture-{scheme}.svg"] = canvas.svg()
     return files | paths.drawings() | grids.drawings()

@@ -71,6 +71,24 @@ CONTRAST = """() => {
   return [...faint];
 }"""
 
+# Tables that scroll sideways, with the first words of each.
+CUT_TABLES = """() => [...document.querySelectorAll('.md-typeset__scrollwrap')]
+  .filter(frame => frame.scrollWidth > frame.clientWidth + 1)
+  .map(frame => `${frame.scrollWidth} px of ${frame.clientWidth}: ${frame.innerText.slice(0, 40)}`)"""
+
+# Words of a drawing, opened by itself, that reach beyond its edges.
+CUT_LABELS = """() => {
+  const edge = document.documentElement.getBoundingClientRect();
+  return [...document.querySelectorAll('text')]
+    .filter(text => text.textContent.trim())
+    .filter(text => {
+      const box = text.getBoundingClientRect();
+      return box.left < edge.left - 1 || box.right > edge.right + 1 || box.top < edge.top - 1
+        || box.bottom > edge.bottom + 1;
+    })
+    .map(text => text.textContent.trim());
+}"""
+
 pytestmark = pytest.mark.slow
 
 
@@ -203,3 +221,26 @@ def test_nothing_overflows_a_telephone(browser: Any, address: str, pages: list[s
             wide.append(f"{page}: {width} px")
     view.close()
     assert not wide, "\n".join(wide)
+
+
+def test_no_table_and_no_label_is_cut_at_1280_pixels(browser: Any, address: str, site: Path, pages: list[str]) -> None:
+    view = browser.new_page(viewport={"width": 1280, "height": 900})
+    cut = []
+    for page in pages:
+        view.goto(url(address, page))
+        cut += [f"{page}: {table}" for table in view.evaluate(CUT_TABLES)]
+    drawings = sorted(site.rglob("*.svg"))
+    for drawing in drawings:
+        view.goto(f"{address}/{drawing.relative_to(site).as_posix()}")
+        cut += [f"{drawing.name}: {label}" for label in view.evaluate(CUT_LABELS)]
+    view.close()
+    assert len(drawings) > 30
+    assert not cut, "\n".join(cut)
+
+
+def test_the_home_page_has_a_drawing(browser: Any, address: str) -> None:
+    view = browser.new_page(viewport={"width": 1280, "height": 900})
+    view.goto(address, wait_until="networkidle")
+    boxes = [image.bounding_box() for image in view.locator(".md-content img").all() if image.is_visible()]
+    view.close()
+    assert any(box["y"] < 900 and box["width"] > 500 for box in boxes)
