@@ -50,7 +50,6 @@ REPORT = Step("report", ("benchmarks", "report"), 1)
 LEFT_OUT = {
     "real": "it trains on pictures of yours, which --data names",
     "allocator": "it measures the memory of the CPU",
-    "real": "it needs a folder of pictures, by --data",
     "training": "it measures a run that was trained on pictures of yours, by --run-folder and --data",
 }
 """Benchmarks that are no part of the plan, and why."""
