@@ -27,7 +27,6 @@ class Info:
     """Further settings as NAME=JSON or PART.NAME=JSON, as of `train`, such as neck.num_levels=4."""
 
     def run(self) -> int:
-        import torch
         from rich.console import Console
         from rich.table import Table
 
@@ -35,9 +34,10 @@ class Info:
         from detectors.models.anchors import DefaultBoxes
         from detectors.models.settings import parse_settings
         from detectors.models.zoo import create_detector
+        from pyramids.weightless import weightless
 
         given: dict[str, Any] = {"image_size": self.image_size, "backbone": self.backbone}
-        with torch.device("meta"), checked_settings(self.settings):
+        with weightless(), checked_settings(self.settings):
             model = create_detector(
                 self.name,
                 self.num_classes,
