@@ -12,15 +12,16 @@ import multiprocessing
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
 
 from pyramids import FeaturePyramid, attach
+from pyramids.unused import graph_leaves
 from pyramids.weightless import needs_data, weightless
 
 Size = tuple[int, int]
@@ -47,19 +48,29 @@ def in_turn(family: dict[str, str]) -> list[str]:
     return sorted(family, key=lambda name: order[name])
 
 
-def run(name: str, neck: str, size: Size, real: bool = False) -> FeaturePyramid:
+class Outcome(NamedTuple):
+    """A pyramid that ran, and the names of its parameters that no map depends on."""
+
+    pyramid: FeaturePyramid
+    unused: list[str]
+
+
+def run(name: str, neck: str, size: Size, real: bool = False) -> Outcome:
     """Build and run at one size, on the meta device or in earnest; the maps must be what the pyramid declares."""
-    with torch.no_grad(), nullcontext() if real else weightless():
+    with nullcontext() if real else weightless():
         pyramid = attach(name, neck, image_size=size).eval()
+        for parameter in pyramid.parameters():  # those too that timm holds still
+            parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
         maps = pyramid(torch.empty(1, 3, *size))
     got = [(x.shape[1], (x.shape[2], x.shape[3])) for x in maps]
     declared = list(zip(pyramid.out_channels, pyramid.output_sizes(size)))
     if got != declared:
         raise RuntimeError(f"the maps are {got}, declared were {declared}")
-    return pyramid
+    used = graph_leaves(maps)
+    return Outcome(pyramid, [key for key, parameter in pyramid.named_parameters() if id(parameter) not in used])
 
 
-def run_somewhere(name: str, neck: str, size: Size) -> FeaturePyramid:
+def run_somewhere(name: str, neck: str, size: Size) -> Outcome:
     """Run on the meta device; in earnest the few models that read values of their tensors on the way."""
     try:
         return run(name, neck, size)
@@ -69,15 +80,20 @@ def run_somewhere(name: str, neck: str, size: Size) -> FeaturePyramid:
     return run(name, neck, size, real=True)
 
 
-def examine(pair: tuple[str, str]) -> dict[str, Any]:
+def examine_all(task: tuple[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Outcomes of an architecture under several necks, in one process, which describes the architecture once."""
+    name, necks = task
+    return [examine(name, neck) for neck in necks]
+
+
+def examine(name: str, neck: str) -> dict[str, Any]:
     """Outcome of an architecture under a neck: the size that worked and the maps that served, or why none did."""
-    name, neck = pair
     start = time.perf_counter()
     reason = ""
     for size in SIZES:
         for _ in range(2):
             try:
-                pyramid = run_somewhere(name, neck, size)
+                pyramid, unused = run_somewhere(name, neck, size)
             except Exception as error:  # a row of the results, whatever it is
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 advice = ADVICE.search(str(error))
@@ -93,7 +109,7 @@ def examine(pair: tuple[str, str]) -> dict[str, Any]:
                 "taps": [[tap.stride, tap.channels] for tap in backbone.taps],
                 "nhwc": any(tap.nhwc for tap in backbone.taps),
                 "parameters": sum(p.numel() for p in backbone.body.parameters()),
-                "unused": len(pyramid.unused_parameters),
+                "unused": len(unused),
                 "seconds": round(time.perf_counter() - start, 2),
             }
     return {"name": name, "neck": neck, "reason": reason, "seconds": round(time.perf_counter() - start, 2)}
@@ -155,15 +171,17 @@ def main() -> None:
     done = {(row["name"], row["neck"]): row for row in map(json.loads, lines)}
     family = families()
     names = in_turn(family)[: args.sample] if args.names is None else args.names
-    todo = [(name, neck) for name in names for neck in NECKS if args.names or (name, neck) not in done]
+    missing = [(name, [neck for neck in NECKS if args.names or (name, neck) not in done]) for name in names]
+    todo = [(name, necks) for name, necks in missing if necks]
     context = multiprocessing.get_context("spawn")
     with (
         context.Pool(args.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool,
         args.partial.open("a") as file,
     ):
-        for row in pool.imap_unordered(examine, todo):
-            done[row["name"], row["neck"]] = row
-            file.write(json.dumps(row) + "\n")
+        for found in pool.imap_unordered(examine_all, todo):
+            for row in found:
+                done[row["name"], row["neck"]] = row
+                file.write(json.dumps(row) + "\n")
             file.flush()
     seen = {name for name, _ in done}
     rows = [{**done[name, neck], "family": family[name]} for name in family if name in seen for neck in NECKS]

@@ -5,6 +5,7 @@ do without it are told to. A trial on the meta device, which costs no memory, pr
 """
 
 import difflib
+import functools
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -99,15 +100,11 @@ def _from_name(
     weights = options.get("checkpoint_path")
     if weights and not Path(weights).is_file():
         raise FileNotFoundError(f"backbone_kwargs['checkpoint_path'] is not a file: {weights}")
-    plain = _on_meta(name, options)
-    accepted = accepted_arguments(type(plain))
-    info: Any = getattr(plain, "feature_info", None)
-    if not info:
-        raise ValueError(f"{name!r} has no spatial maps: timm gives it no feature_info; use a model that has one")
-    reductions = [i["reduction"] for i in info]
+    plain = not options and timm.is_model(name)
+    found = _described(name, timm.model_entrypoint(name)) if plain else _describe(name, options)
+    accepted, reductions, config = found
     options = {**{key: value for key, value in ANY_SIZE.items() if key in accepted}, **options, "features_only": True}
     options["out_indices"] = tuple(sorted(set(choose_taps(reductions, strides))))
-    config: Any = plain.pretrained_cfg
     default = tuple(config["input_size"][1:])
 
     def build(size: Size | None, *, real: bool) -> Backbone:
@@ -147,6 +144,21 @@ def _from_name(
         backbone.known_sizes.update(known)
     backbone.cut_unused(size)
     return backbone
+
+
+def _describe(name: str, options: Mapping[str, Any]) -> tuple[frozenset[str], tuple[int, ...], Any]:
+    """What a timm model takes, the reductions of its maps, and timm's configuration of it."""
+    model = _on_meta(name, options)
+    info: Any = getattr(model, "feature_info", None)
+    if not info:
+        raise ValueError(f"{name!r} has no spatial maps: timm gives it no feature_info; use a model that has one")
+    return frozenset(accepted_arguments(type(model))), tuple(i["reduction"] for i in info), model.pretrained_cfg
+
+
+@functools.lru_cache
+def _described(name: str, entrypoint: Any) -> tuple[frozenset[str], tuple[int, ...], Any]:
+    """The same without options, remembered while the name stands for one `entrypoint`: several necks may be tried."""
+    return _describe(name, {})
 
 
 def _on_meta(name: str, options: Mapping[str, Any]) -> nn.Module:

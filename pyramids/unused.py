@@ -75,7 +75,7 @@ def prune_hooked(body: nn.Module) -> nn.Module:
 def unused_parameters(model: nn.Module, hooks: Hooks, image_size: Size, channels: int) -> list[str]:
     """Names of the parameters that no map of a model depends on."""
     twin, maps = run_twin(model, hooks, image_size, channels, graph=True)
-    used = _leaves(maps)
+    used = graph_leaves(maps)
     return [name for name, parameter in twin.named_parameters() if id(parameter) not in used]
 
 
@@ -88,7 +88,7 @@ def cut_unused(model: nn.Module, hooks: Hooks, image_size: Size, channels: int) 
         Names of the modules and parameters that were cut.
     """
     twin, maps = run_twin(model, hooks, image_size, channels, graph=True)
-    used = _leaves(maps)
+    used = graph_leaves(maps)
     if all(id(parameter) in used for parameter in twin.parameters()):
         return []
     shapes = [x.shape for x in maps]
@@ -130,7 +130,7 @@ def _cut(module: nn.Module, prefix: str, used: set[int], runs: Any) -> Iterator[
                 setattr(module, name, parameter)
 
 
-def _leaves(maps: Iterable[Tensor]) -> set[int]:
+def graph_leaves(maps: Iterable[Tensor]) -> set[int]:
     """Identities of the tensors at the ends of the maps' autograd graph."""
     nodes = [x.grad_fn for x in maps if x.grad_fn is not None]
     seen = set(nodes)

@@ -25,6 +25,11 @@ HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backwa
 # What initialization does in place.
 FILLS = {"uniform_", "normal_", "erfinv_", "mul_", "div_", "add_", "sub_", "clamp_", "fill_", "zero_", "copy_"}
 
+# The names of the norms' parameters, in their order.
+_PARAMETERS: Mapping[Any, Sequence[str]] = {
+    f: tuple(inspect.signature(f).parameters) for f in (F.batch_norm, F.layer_norm)
+}
+
 
 @contextmanager
 def weightless() -> Iterator[None]:
@@ -48,6 +53,10 @@ class _ShapesOnly(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in FILLS and args and args[0].is_meta and not _differentiable(args):
             return args[0]
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            tensor: Any = kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+            if tensor.is_meta:
+                return tensor
         if name == "lstm" and isinstance(args[1], (tuple, list)) and args[0].is_meta:  # torch would go step by step
             x, (hidden, cell), bidirectional = args[0], args[1], args[7]
             output = x.new_empty(*x.shape[:-1], hidden.shape[-1] * (2 if bidirectional else 1))
@@ -55,7 +64,7 @@ class _ShapesOnly(TorchFunctionMode):
                 output = output + x.sum() + sum(weight.sum() for weight in args[2])
             return output, hidden, cell
         if func in (F.batch_norm, F.layer_norm) and args[0].is_meta:  # made of many steps there
-            named = {**dict(zip(inspect.signature(func).parameters, args)), **(kwargs or {})}
+            named = {**dict(zip(_PARAMETERS[func], args)), **(kwargs or {})}
             return _like_normalized(named["input"], [named.get(k) for k in ("running_mean", "weight", "bias")], func)
         if func is torch.linspace:  # older timm reads its drop rates off one
             kwargs = {"device": "cpu", **(kwargs or {})}
@@ -65,9 +74,25 @@ class _ShapesOnly(TorchFunctionMode):
 def _like_normalized(x: Tensor, terms: Sequence[Tensor | None], func: Callable[..., Any]) -> Tensor:
     """A tensor of the shape that a norm gives, in the graph of the norm's parameters."""
     given = [term for term in terms if term is not None]
-    for term in given if _differentiable([x, *given]) else given[:1]:  # one still tells channels that do not fit
-        x = x + term.to(x.dtype).view(*term.shape, *[1] * (x.dim() - 2 if func is F.batch_norm else 0))
-    return x
+    for term in given:
+        expected = x.shape[1:2] if func is F.batch_norm else x.shape[-term.dim() :]
+        if term.shape != expected:
+            raise RuntimeError(f"a norm of {tuple(term.shape)} channels is given an input of shape {tuple(x.shape)}")
+    like: Tensor = _Like.apply(x, *given)  # type: ignore[no-untyped-call]
+    return like
+
+
+class _Like(torch.autograd.Function):
+    """A tensor like the first one, in the graph of all: one step, where every arithmetic one is slow on that device."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *terms: Tensor) -> Tensor:
+        ctx.shapes = [term.shape for term in terms]
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return gradient, *(gradient.new_empty(shape) for shape in ctx.shapes)
 
 
 def _differentiable(tensors: Sequence[Any]) -> bool:

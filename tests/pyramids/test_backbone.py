@@ -441,9 +441,10 @@ def by_cost(row: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("row", map(by_cost, smallest_of_each_family()))
 def test_every_family(row: dict[str, Any]) -> None:
-    pyramid = run_somewhere(row["name"], "mlfpn", tuple(row["size"]))  # compares its maps with what is declared
+    pyramid, unused = run_somewhere(row["name"], "mlfpn", tuple(row["size"]))  # compares its maps with what is declared
     assert [[tap.stride, tap.channels] for tap in pyramid.backbone.taps] == row["taps"]
     assert pyramid.backbone.feature_info.reduction() == [8, 16]
+    assert unused == []
 
 
 def test_the_sweep_serves_enough() -> None:
