@@ -136,10 +136,11 @@ def _print_table(results: Results) -> None:
         table.add_row(str(workers), *("" if rate is None else f"{rate:.0f}" for rate in rates))
     Console().print(table)
     table = Table(title="Reading annotations")
-    for name in ("format", "images", "seconds", "parser alone", "MiB"):
+    for name in ("format", "images", "seconds", "parser alone", "MiB added", "MiB in all"):
         table.add_column(name, justify="left" if name == "format" else "right")
     for row in results.rows:
         if "seconds" in row and "reading" in row:
-            times = (f"{row['seconds']:.1f}", f"{row['parser_seconds']:.1f}", f"{row['mebibytes']:.0f}")
-            table.add_row(row["reading"], f"{row['images']:,}", *times)
+            numbers = [f"{row['seconds']:.1f}", f"{row['parser_seconds']:.1f}"]
+            numbers += [f"{row[name]:.0f}" for name in ("mebibytes", "peak_mebibytes")]
+            table.add_row(row["reading"], f"{row['images']:,}", *numbers)
     Console().print(table)

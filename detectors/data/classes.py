@@ -1,5 +1,7 @@
 """Classes of a split: numbered as another split has them, or without those that have no box."""
 
+from array import array
+
 from detectors.data.problems import note
 from detectors.data.records import RawSplit
 from detectors.errors import InputError
@@ -47,4 +49,4 @@ def drop_empty_classes(raw: RawSplit) -> None:
 
 
 def _renumber(raw: RawSplit, labels: list[int]) -> None:
-    raw.boxes.label = [labels[label - 1] for label in raw.boxes.label]
+    raw.boxes.label = array("q", (labels[label - 1] for label in raw.boxes.label))

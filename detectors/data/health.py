@@ -181,7 +181,7 @@ def _no_boxes(records: Sequence[ImageRecord], split: str) -> list[Problem]:
 
 def _leaks(datasets: dict[str, DetectionDataset]) -> list[Problem]:
     """Pictures that two splits share; `trainval` is meant to hold those of two others."""
-    files = {split: {str(record.path) for record in dataset.records} for split, dataset in datasets.items()}
+    files = {split: {str(record.location) for record in dataset.records} for split, dataset in datasets.items()}
     problems: list[Problem] = []
     for first, second in combinations([split for split in files if split != "trainval"], 2):
         both = files[first] & files[second]

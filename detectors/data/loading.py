@@ -44,8 +44,9 @@ class DataFolder:
         if format is not None and format not in get_args(Format):
             raise InputError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
         root, entry, entry_format = _root(self.path)
-        self.tree = Tree(root)
-        self.format, self._readers = _find_layout(self.tree, format or entry_format, entry, merge_classes)
+        with without_collection():
+            self.tree = Tree(root)
+            self.format, self._readers = _find_layout(self.tree, format or entry_format, entry, merge_classes)
         self.splits = ordered(list(self._readers))
         """Names of the splits, `train` first."""
 
@@ -57,7 +58,7 @@ class DataFolder:
         """
         if split not in self._readers:
             raise InputError(f"{self.path} has no split '{split}'; it has {', '.join(self.splits)}")
-        with _without_collection():
+        with without_collection():
             raw = self._readers[split]()
         if not raw.images:
             raise InputError(f"split '{split}' of {self.path} is empty: it names no images{_first(raw.problems)}")
@@ -102,7 +103,8 @@ class DataFolder:
             ValueError: no usable image.
         """
         probes = probe_pictures([image.path for image in raw.images], self.tree.root, cache=cache, progress=progress)
-        records, problems = make_records(raw, probes)
+        with without_collection():
+            records, problems = make_records(raw, probes)
         problems = raw.problems + problems
         if not records:
             raise InputError(f"split '{split}' of {self.path} has no usable image{_first(problems)}")
@@ -179,7 +181,7 @@ def find_splits(folder: Path | str, format: Format | None = None) -> list[str]:
 
 
 @contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
+def without_collection() -> Iterator[None]:
     """No garbage collection: a million small objects that all stay would be looked through again and again."""
     enabled = gc.isenabled()
     gc.disable()

@@ -1,6 +1,7 @@
 """An annotation file's content as it stands (`RawSplit`), and what can be trained on (`ImageRecord`)."""
 
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,20 @@ from numpy.typing import NDArray
 from detectors.data.problems import Problem
 from detectors.errors import InputError
 
+Columns = NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One usable image and its usable boxes; `height` and `width` are those of the upright image.
 
+    `location` is the file's path, which `path` gives as a `Path`: to make one takes longer than to read a label file.
     `boxes` are (n, 4) float64, absolute xyxy; `labels` (n,) int64 from 1; `areas` (n,) float64, COCO's mask area where
     there is one; `crowd` (n,) bool marks regions that training ignores. `extras` holds, for each box, the further keys
     of its annotation; it is empty where no box has any.
     """
 
-    path: Path
+    location: Path | str
     image_id: int
     file_name: str
     height: int
@@ -31,6 +35,11 @@ class ImageRecord:
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     extras: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The picture's file."""
+        return Path(self.location)
 
 
 @dataclass(slots=True)
@@ -58,11 +67,11 @@ class RawBoxes:
     """
 
     word: str
-    image: list[int] = field(default_factory=list)
-    corners: list[float] = field(default_factory=list)
-    label: list[int] = field(default_factory=list)
-    crowd: list[bool] = field(default_factory=list)
-    area: list[float] = field(default_factory=list)
+    image: "array[int]" = field(default_factory=lambda: array("q"))
+    corners: "array[float]" = field(default_factory=lambda: array("d"))
+    label: "array[int]" = field(default_factory=lambda: array("q"))
+    crowd: "array[int]" = field(default_factory=lambda: array("b"))
+    area: "array[float]" = field(default_factory=lambda: array("d"))
     names: list[int | str] = field(default_factory=list)
     extras: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -74,6 +83,16 @@ class RawBoxes:
         self.crowd.append(crowd)
         self.area.append(float("nan"))
         self.names.append(name)
+
+    def extend(self, image: Columns, corners: NDArray[np.float64], label: Columns, names: Iterable[int]) -> None:
+        """Append many boxes without areas of their own."""
+        count = len(label)
+        self.image.frombytes(image.astype(np.int64).tobytes())
+        self.corners.frombytes(corners.astype(np.float64).tobytes())
+        self.label.frombytes(label.astype(np.int64).tobytes())
+        self.crowd.frombytes(bytes(count))
+        self.area.frombytes(np.full(count, np.nan).tobytes())
+        self.names.extend(names)
 
     def title(self, row: int) -> str:
         """Name of a box in reports."""
@@ -106,7 +125,7 @@ def read_as_fractions(raw: RawSplit, *, first_pixel: float = 0.0) -> None:
     corners[:, :2] += first_pixel
     inside = len(corners) > 0 and corners.min() > -0.01 and corners.max() < 1.01  # false for NaN
     if inside and (corners != corners.round()).any():
-        raw.boxes.corners = corners.ravel().tolist()
+        raw.boxes.corners = array("d", corners.tobytes())
         for image in raw.images:
             image.fractions = True
         reason = f"all {len(corners)} boxes lie within one pixel: read as fractions of the pictures"

@@ -1,7 +1,6 @@
 """From what an annotation file says to records that can be trained on, naming all that is dropped or changed."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,13 +80,14 @@ class _Placement:
 
     def __init__(self, raw: RawSplit, probes: Sequence[Probe | str], problems: list[Problem]) -> None:
         count = len(raw.images)
-        self.record = np.full(count, -1, dtype=np.int64)
-        self.limits = np.ones((count, 2))  # width and height of the upright image
-        self.scale = np.ones((count, 2))
+        record = [-1] * count
         self.turned: dict[int, Probe] = {}
         self.images: list[tuple[RawImage, tuple[int, int]]] = []
         by_path: dict[str, int] = {}
         labeled = set(raw.boxes.image)
+        limits: list[tuple[float, float]] = [(1.0, 1.0)] * count
+        self.scales: dict[int, tuple[float, float]] = {}  # of images whose annotated size is another
+        fractions = np.zeros(count, dtype=np.bool_)
         for number, (image, probe) in enumerate(zip(raw.images, probes)):
             if isinstance(probe, str):
                 problems.append(Problem(raw.where(image), probe, kind=_kind(probe)))
@@ -103,16 +103,21 @@ class _Placement:
                 problems.append(Problem(raw.where(image), *found))
                 if found[1] == "error":
                     continue
-            self.limits[number] = size[::-1]
-            if image.fractions:
-                self.scale[number] = size[::-1]
+            limits[number] = size[1], size[0]
+            fractions[number] = image.fractions
             first = by_path.setdefault(image.path, len(self.images))
             if first == len(self.images):
                 self.images.append((image, size))
             else:
                 reason = f"the file is already that of {self.images[first][0].name}: their boxes are put together"
                 problems.append(note(raw.where(image), reason, "a picture stands twice: boxes are put together"))
-            self.record[number] = first
+            record[number] = first
+        self.record = np.array(record, dtype=np.int64)
+        self.limits = np.array(limits, dtype=np.float64).reshape(-1, 2)
+        """Width and height of each upright image."""
+        self.scale = np.where(fractions[:, None], self.limits, 1.0)
+        for number, scale in self.scales.items():
+            self.scale[number] = scale
 
     def _fit(self, number: int, image: RawImage, probe: Probe, labeled: bool) -> tuple[str, Severity, str] | None:
         """Have the boxes follow from the annotated size to the file's; what to tell, with its severity and kind."""
@@ -133,7 +138,7 @@ class _Placement:
             )
         for size in (upright, stored):
             if _same_aspect(image.size, size):
-                self.scale[number] = size[1] / image.size[1], size[0] / image.size[0]
+                self.scales[number] = size[1] / image.size[1], size[0] / image.size[0]
                 if size != upright:
                     self.turned[number] = probe
                 return f"{start}, of the same aspect ratio: boxes are scaled", "note", "boxes are scaled"
@@ -220,7 +225,7 @@ def _build(
         further = tuple(extras.get(row, {}) for row in sources[start:end]) if extras else ()
         records.append(
             ImageRecord(
-                Path(image.path),
+                image.path,
                 image.image_id,
                 image.name,
                 height,

@@ -38,6 +38,8 @@ class Tree:
         self._start = os.path.join(root, "")
         self.files: list[str] = []
         self.folders: list[str] = []
+        self.names: dict[str, list[str]] = {"": []}
+        """Names of the files in each folder."""
         seen: set[str] = set()
         for path, names, files in os.walk(root, followlinks=True):
             real = os.path.realpath(path)
@@ -50,13 +52,19 @@ class Tree:
             folder = "" if below == "." else below
             self.folders.append(folder)
             start = f"{folder}/" if folder else ""
-            self.files += [start + name for name in files if not name.startswith(".")]
+            own = self.names[folder] = sorted(name for name in files if not name.startswith("."))
+            self.files += [start + name for name in own]
         self.files.sort()
 
     @cached_property
     def pictures(self) -> list[str]:
         """The files that are pictures by their suffix."""
-        return [file for file in self.files if is_picture(file)]
+        kinds = [files for suffix, files in self._by_suffix.items() if suffix in SUFFIXES]
+        return kinds[0] if len(kinds) == 1 else sorted(file for files in kinds for file in files)
+
+    def with_suffix(self, suffix: str) -> list[str]:
+        """The files of a suffix, such as `.txt`, in any case."""
+        return self._by_suffix.get(suffix, [])
 
     @cached_property
     def known(self) -> frozenset[str]:
@@ -64,8 +72,11 @@ class Tree:
         return frozenset(self.files)
 
     @cached_property
-    def _files_by_fold(self) -> dict[str, list[str]]:
-        return _by_fold(self.files)
+    def _by_suffix(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for file in self.files:
+            found.setdefault(file[file.rfind(".") :].lower(), []).append(file)
+        return found
 
     @cached_property
     def _folders_by_fold(self) -> dict[str, list[str]]:
@@ -81,11 +92,18 @@ class Tree:
 
     def file(self, folder: str, name: str) -> str | None:
         """The file of that name in a folder; in another case if there is only one."""
-        return _pick(join(folder, name), self.known, self._files_by_fold)
+        path = join(folder, name)
+        wanted, last = folded(parent(path)), folded(path.rpartition("/")[2])
+        homes = [home for home in self._folders_by_fold.get(wanted, []) if home in self.names]
+        files = [f"{home}/{own}" if home else own for home in homes for own in self.names[home] if folded(own) == last]
+        return path if path in files else files[0] if len(files) == 1 else None
 
     def folder(self, folder: str, name: str) -> str | None:
         """The folder of that name in a folder; in another case if there is only one."""
-        return _pick(join(folder, name), frozenset(), self._folders_by_fold)
+        path = join(folder, name)
+        path = "" if path == "." else path
+        found = self._folders_by_fold.get(folded(path), [])
+        return path if path in found else found[0] if len(found) == 1 else None
 
     def first_folder(self, folder: str, names: tuple[str, ...]) -> str | None:
         """The first of some folders in a folder that there is."""
@@ -122,11 +140,3 @@ def _by_fold(names: list[str]) -> dict[str, list[str]]:
     for name in names:
         found.setdefault(folded(name), []).append(name)
     return found
-
-
-def _pick(name: str, known: frozenset[str], by_fold: dict[str, list[str]]) -> str | None:
-    name = "" if name == "." else name
-    if name in known:
-        return name
-    found = by_fold.get(folded(name), [])
-    return name if name in found else found[0] if len(found) == 1 else None

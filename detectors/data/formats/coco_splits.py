@@ -56,7 +56,7 @@ def _read(tree: Tree, file: str, split: str, others: list[str], merge_classes: b
 
 def _candidates(tree: Tree) -> list[str]:
     """The files that are COCO's by place and content; of an `annotations` folder with `instances_*`, only those."""
-    placed = [file for file in tree.files if file.lower().endswith(".json") and _is_place(parent(file))]
+    placed = [file for file in tree.with_suffix(".json") if _is_place(parent(file))]
     # A file with the name of a split that is no COCO will say so when it is read.
     found = [file for file in placed if stem(file).lower() in CANONICAL or is_coco(tree.path(file))]
     official = {parent(file) for file in found if stem(file).startswith("instances_")}

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from detectors.errors import InputError
 
+_SIZE = 1 << 14
+
 
 def read_lines(file: Path | str) -> list[str]:
     """The lines of a text file that are not empty, stripped.
@@ -12,20 +14,26 @@ def read_lines(file: Path | str) -> list[str]:
     Raises:
         ValueError: it is no UTF-8; names the file.
     """
+    return lines_of(read_bytes(file), file)
+
+
+def lines_of(content: bytes, file: Path | str) -> list[str]:
+    """The same of a text that was read already."""
     try:
-        text = _read(file).decode().removeprefix("\ufeff")
+        text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is no UTF-8 text: {error}") from None
     return [stripped for line in text.splitlines() if (stripped := line.strip())]
 
 
-def _read(file: Path | str) -> bytes:
+def read_bytes(file: Path | str) -> bytes:
     """A file's content in half the time that `open` takes for a small one, since there may be one per picture."""
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        content = b""
-        while part := os.read(descriptor, 1 << 16):
-            content += part
+        content = os.read(descriptor, _SIZE)
+        if len(content) == _SIZE:
+            while part := os.read(descriptor, 1 << 20):
+                content += part
         return content
     finally:
         os.close(descriptor)

@@ -4,9 +4,13 @@
 lists in `ImageSets/Main`, or by folders (`train/`, `valid/`), or none.
 """
 
+import math
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+
+import numpy as np
 
 from detectors.data.formats.texts import read_lines
 from detectors.data.formats.voc_xml import VocAnnotation, read_annotation
@@ -47,7 +51,7 @@ class VocFolder:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        files = [file for file in tree.files if file.lower().endswith(".xml")]
+        files = tree.with_suffix(".xml")
         read = (read_annotation(tree.located(file)) for file in files[:50])
         known = any(found is not None and not found.error for found in read)
         self.homes = self._find_homes(files) if known else []
@@ -64,8 +68,8 @@ class VocFolder:
     @cached_property
     def class_names(self) -> list[str]:
         """The names of all objects in order, the background of labelme apart, which is no class."""
-        found = {item.name for annotation in self.annotations.values() for item in annotation.objects}
-        return sorted(found - {"", "_background_", "__background__"})
+        found = {name for annotation in self.annotations.values() for name in annotation.names}
+        return sorted(found - {"_background_", "__background__"})
 
     def read(self, split: str) -> RawSplit:
         """Everything that the annotations of the split's images say.
@@ -93,6 +97,8 @@ class VocFolder:
                     continue
                 taken[picture.name] = key
                 self._read_image(picture, file, annotation, labels, raw)
+        corners = np.array(raw.boxes.corners).reshape(-1, 4) - (1.0, 1.0, 0.0, 0.0)
+        raw.boxes.corners = array("d", corners.tobytes())
         read_as_fractions(raw, first_pixel=1.0)
         return raw
 
@@ -108,18 +114,29 @@ class VocFolder:
         if found is None:
             return
         image.size = found.size
-        for number, item in enumerate(found.objects, start=1):
-            if item.reason:
-                raw.problems.append(Problem(f"{raw.where(image)}: object {number}", item.reason, kind=item.kind))
-            elif item.name in labels:
-                x1, y1, x2, y2 = item.corners
-                corners = (x1 - 1, y1 - 1, x2, y2)
-                raw.boxes.add(len(raw.images) - 1, corners, labels[item.name], number, crowd=item.difficult)
+        for number, reason, kind in found.refused:
+            raw.problems.append(Problem(f"{raw.where(image)}: object {number}", reason, kind=kind))
+        own = [labels.get(name, 0) for name in found.names]
+        boxes, count = raw.boxes, len(own)
+        if 0 in own:
+            for row in (row for row in range(count) if own[row]):
+                corners = tuple(found.corners[4 * row : 4 * row + 4])
+                boxes.add(len(raw.images) - 1, corners, own[row], found.numbers[row], crowd=found.difficult[row])
+            return
+        boxes.image.extend([len(raw.images) - 1] * count)
+        boxes.corners += found.corners
+        boxes.label.extend(own)
+        boxes.crowd.extend(found.difficult)
+        boxes.area.extend([math.nan] * count)
+        boxes.names += found.numbers
 
     def _find_homes(self, files: list[str]) -> list[Home]:
         homes: dict[str, Home] = {}
+        by_folder: dict[str, list[str]] = {}
         for file in files:
-            parts = file.split("/")[:-1]
+            by_folder.setdefault(parent(file), []).append(file)
+        for inner, own in by_folder.items():
+            parts = inner.split("/") if inner else []
             at = next((i for i in reversed(range(len(parts))) if parts[i].lower() in _ANNOTATIONS), None)
             if at is not None and not all(_is_place(part) for part in parts[:at]):
                 continue  # a data set of its own, further down
@@ -128,7 +145,8 @@ class VocFolder:
             if home is None:
                 folder = annotations if at is None else parent(annotations)
                 home = homes[annotations] = self._new_home(folder, annotations)
-            home.files[without_suffix(file[len(annotations) + 1 :] if annotations else file)] = file
+            start = len(annotations) + 1 if annotations else 0
+            home.files.update((without_suffix(file[start:]), file) for file in own)
         return list(homes.values())
 
     def _new_home(self, folder: str, annotations: str) -> Home:
@@ -184,7 +202,14 @@ class VocFolder:
     def _by_key(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for file in self.tree.pictures:
-            found.setdefault(folded(without_suffix(file)), []).append(file)
+            found.setdefault(without_suffix(file), []).append(file)
+        return found
+
+    @cached_property
+    def _by_fold(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for key, files in self._by_key.items():
+            found.setdefault(folded(key), []).extend(files)
         return found
 
     def _picture(
@@ -200,10 +225,9 @@ class VocFolder:
         """The picture of a key, or None after reporting that there is none."""
         found: list[str] = []
         for folder in home.pictures:
-            found = self._by_key.get(folded(join(folder, key)), [])
+            place = f"{folder}/{key}" if folder else key
+            found = self._by_key.get(place) or self._by_fold.get(folded(join(folder, key)), [])
             if found:
-                exact = [file for file in found if without_suffix(file) == join(folder, key)]
-                found = exact or found
                 break
         wanted = folded(annotation.filename.replace("\\", "/").rpartition("/")[2]) if annotation else ""
         if len(found) > 1:
@@ -276,12 +300,19 @@ class _Keys:
 
     def __init__(self, home: Home, pictures: dict[str, str]) -> None:
         self.known = {**dict.fromkeys(home.files), **dict.fromkeys(pictures)}
-        self.stems: dict[str, list[str]] = {}
+
+    @cached_property
+    def stems(self) -> dict[str, list[str]]:
+        """Keys by their last part."""
+        found: dict[str, list[str]] = {}
         for key in self.known:
-            self.stems.setdefault(key.rpartition("/")[2], []).append(key)
+            found.setdefault(key.rpartition("/")[2], []).append(key)
+        return found
 
     def find(self, line: str) -> tuple[str, str]:
         """The key, and the name as it stands."""
+        if line in self.known:
+            return line, line
         forms = [line]
         if line.count('"') >= 2:
             forms.insert(0, line.split('"')[1])
@@ -301,7 +332,7 @@ class _Keys:
 
 def _list_files(tree: Tree, folder: str, only_splits: bool) -> dict[str, str]:
     """List files of a folder by split, without those of single classes (`cat_train.txt`)."""
-    files = [file for file in tree.files if parent(file) == folder and file.lower().endswith(".txt")]
+    files = [file for file in tree.with_suffix(".txt") if parent(file) == folder]
     names = {stem(file).lower() for file in files}
     found: dict[str, str] = {}
     for file in files:

@@ -2,39 +2,50 @@
 
 import os
 import re
+import sys
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from xml.etree import ElementTree
 
+from detectors.data.formats.texts import read_bytes
+
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_TRUE = frozenset({"1", "True", "true"})
 _DECLARATION = re.compile(rb"^\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"'][^>]*\?>")
 
 
-@dataclass(slots=True)
-class VocObject:
-    """An object's class name and corners as they stand, 1-based and inclusive; or the reason why it has none."""
+class Refused(NamedTuple):
+    """An object that is no box: its number from 1, and why."""
 
-    name: str
-    corners: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    difficult: bool = False
-    reason: str = ""
-    kind: str = ""
+    number: int
+    reason: str
+    kind: str
 
 
 @dataclass(slots=True)
 class VocAnnotation:
-    """Content of an annotation file; `error` says why it cannot be read, `size` is (height, width)."""
+    """Content of an annotation file; `error` says why it cannot be read, `size` is (height, width).
+
+    The boxes are columns, since there may be a million: class `names`, four `corners` each as they stand, 1-based and
+    inclusive, whether they are `difficult`, and the `numbers` of their objects from 1.
+    """
 
     filename: str = ""
     size: tuple[int, int] | None = None
-    objects: list[VocObject] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    corners: "array[float]" = field(default_factory=lambda: array("d"))
+    difficult: list[bool] = field(default_factory=list)
+    numbers: Sequence[int] = ()
+    refused: list[Refused] = field(default_factory=list)
     error: str = ""
 
 
 def read_annotation(file: str) -> VocAnnotation | None:
     """The content of an annotation file in any encoding that Python knows; None for XML of another kind."""
     try:
-        with open(file, "rb") as opened:
-            root = parse_xml(opened.read())
+        root = parse_xml(read_bytes(file))
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         return VocAnnotation(error=f"{os.path.basename(file)} is no valid XML: {error}")
     if root.tag != "annotation":
@@ -47,7 +58,7 @@ def read_annotation(file: str) -> VocAnnotation | None:
             found.size = (int(height), int(width)) if min(height, width) >= 1 else None  # some tools write 0
         except (ValueError, OverflowError):
             pass
-    found.objects = [_read_object(item) for item in root.iterfind("object")]
+    _read_objects(root.findall("object"), found)
     return found
 
 
@@ -64,19 +75,37 @@ def parse_xml(content: bytes) -> ElementTree.Element:
     return ElementTree.fromstring(content[declared.end() :].decode(declared[1].decode("ascii")))
 
 
-def _read_object(item: ElementTree.Element) -> VocObject:
-    name = (item.findtext("name") or "").strip()
-    if not name:
-        return VocObject(name, reason="the object has no name", kind="an object has no name")
+def _read_objects(items: list[ElementTree.Element], found: VocAnnotation) -> None:
+    """Add the boxes of objects, and why some have none."""
+    add_name, add_corners, add_difficult = found.names.append, found.corners.extend, found.difficult.append
+    for number, item in enumerate(items, start=1):
+        try:
+            text = item.find("bndbox").findtext  # type: ignore[union-attr]
+            x1, y1, x2, y2 = float(text("xmin")), float(text("ymin")), float(text("xmax")), float(text("ymax"))  # type: ignore[arg-type]
+            name = item.findtext("name").strip()  # type: ignore[union-attr]
+        except (AttributeError, TypeError, ValueError):
+            name = ""
+        # Inclusive corners would turn an empty box into one of a pixel.
+        if not name or x2 <= x1 or y2 <= y1:
+            found.refused.append(_refused(number, item))
+            continue
+        add_name(sys.intern(name))
+        add_corners((x1, y1, x2, y2))
+        add_difficult((item.findtext("difficult") or "").strip() in _TRUE)
+    left_out = {number for number, _, _ in found.refused}
+    numbers = range(1, len(items) + 1)
+    found.numbers = [number for number in numbers if number not in left_out] if left_out else numbers
+
+
+def _refused(number: int, item: ElementTree.Element) -> Refused:
+    """Why an object is no box."""
+    if not (item.findtext("name") or "").strip():
+        return Refused(number, "the object has no name", "an object has no name")
     box = item.find("bndbox")
     texts = [None] * 4 if box is None else [box.findtext(corner) for corner in _CORNERS]
     try:
-        x1, y1, x2, y2 = map(float, texts)  # type: ignore[arg-type]
+        [float(text) for text in texts]  # type: ignore[arg-type]
     except (TypeError, ValueError):
         reason = f"bndbox must hold four numbers (xmin, ymin, xmax, ymax), got {texts}"
-        return VocObject(name, reason=reason, kind="bndbox does not hold four numbers")
-    if x2 <= x1 or y2 <= y1:
-        # Inclusive corners would turn an empty box into one of a pixel.
-        reason = f"bndbox {texts} (xmin, ymin, xmax, ymax) has no area"
-        return VocObject(name, reason=reason, kind="a box has no area")
-    return VocObject(name, (x1, y1, x2, y2), (item.findtext("difficult") or "").strip() in ("1", "True", "true"))
+        return Refused(number, reason, "bndbox does not hold four numbers")
+    return Refused(number, f"bndbox {texts} (xmin, ymin, xmax, ymax) has no area", "a box has no area")

@@ -1,13 +1,13 @@
 """Reader of YOLO folders: a text file of labels per picture, and a configuration that names classes and splits."""
 
-import math
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from detectors.data.formats.texts import read_lines
+from detectors.data.formats.texts import lines_of, read_bytes, read_lines
 from detectors.data.formats.yolo_config import YoloConfig, read_config
 from detectors.data.formats.yolo_labels import Line, Refused, read_line
 from detectors.data.formats.yolo_sources import Source, find_sources
@@ -17,6 +17,9 @@ from detectors.data.records import RawBoxes, RawImage, RawSplit, Splits, unique_
 from detectors.data.split_names import ordered, split_of_folders
 from detectors.data.tree import Tree
 from detectors.errors import InputError
+
+# Files that are made numbers at once: enough to be fast, few enough to stay small.
+_AT_ONCE = 1_000
 
 
 def find_splits(tree: Tree, entry: str | None = None, *, merge_classes: bool = False) -> Splits:
@@ -67,16 +70,17 @@ def read_split(
 
 
 class _Reader:
-    """Fills a split, picture by picture."""
+    """Fills a split, picture by picture; the lines of many pictures are made numbers at once."""
 
     def __init__(self, raw: RawSplit, by_id: dict[int, int], names: list[str], keypoints: int | None) -> None:
         self.raw = raw
         self.by_id = by_id
         self.by_name = {name: label for label, name in enumerate(names, start=1)}
+        self.labels = np.array([by_id[number] for number in range(len(by_id))], dtype=np.int64)
         self.keypoints = keypoints
         self.seen: set[str] = set()
-        self.centered: list[bool] = []
-        """Of each box, whether its corners are still center and sides."""
+        self.waiting: list[tuple[int, bytes]] = []
+        """Texts that are not read yet, with the places of their images."""
 
     def read_picture(self, picture: Found, source: Source) -> None:
         """Add a picture and its labels, or report why not."""
@@ -94,55 +98,61 @@ class _Reader:
             raw.problems.append(Problem(raw.where(image), picture.reason, kind=kind))
         file = source.labels.of(name)
         shared = source.labels.sharing(file) if file is not None else []
-        if len(shared) > 1:
+        if shared:
             reason = f"{', '.join(shared)} share the labels {file}: left out"
             raw.problems.append(Problem(raw.where(image), reason, kind="pictures share a label file"))
             return
         image.labeled = file is not None
         try:
-            lines = read_lines(tree.located(file)) if file is not None else []
+            content = b"" if file is None else read_bytes(tree.located(file))
+            if not content.isascii():
+                lines_of(content, tree.located(str(file)))
         except ValueError as error:
             raw.problems.append(Problem(raw.where(image), f"{error}: left out", kind="a label file is no text"))
             return
+        if content:
+            self.waiting.append((len(raw.images), content))
         raw.images.append(image)
-        if not self._read_plain(lines):
-            for number, line in enumerate(lines, start=1):
-                self._read_line(line, number, image)
-
-    def _read_plain(self, lines: list[str]) -> bool:
-        """Add the boxes of lines that all have the common form, of which there may be a million; else say so."""
-        if not lines:
-            return True
-        rows = [line.split() for line in lines]
-        try:
-            values = [float(text) for row in rows for text in row]
-            labels = [self.by_id[category] for category in values[::5]]  # type: ignore[index]  # 3.0 finds 3
-        except (KeyError, ValueError):
-            return False
-        del values[::5]
-        if set(map(len, rows)) != {5} or min(values) < 0 or max(values) > 1 or not sum(values) >= 0:
-            return False  # the sum tells NaN
-        boxes, count = self.raw.boxes, len(labels)
-        boxes.image += [len(self.raw.images) - 1] * count
-        boxes.corners += values
-        boxes.label += labels
-        boxes.crowd += [False] * count
-        boxes.area += [math.nan] * count
-        boxes.names += range(1, count + 1)
-        self.centered += [True] * count
-        return True
+        if len(self.waiting) == _AT_ONCE:
+            self.finish()
 
     def finish(self) -> None:
-        """Make corners of what is still center and sides, all at once."""
-        boxes = self.raw.boxes
-        corners = np.array(boxes.corners, dtype=np.float64).reshape(-1, 4)
-        rows = np.array(self.centered, dtype=np.bool_)
-        centers, halves = corners[rows, :2], corners[rows, 2:] / 2
-        corners[rows] = np.concatenate([centers - halves, centers + halves], axis=1)
-        boxes.corners = corners.ravel().tolist()
+        """Add the boxes of all texts that wait: together if all have the common form, or else one by one."""
+        waiting, self.waiting = self.waiting, []
+        if self._add_plain(waiting):
+            return
+        for place, content in waiting:
+            if not self._add_plain([(place, content)]):
+                for number, line in enumerate(lines_of(content, self.raw.images[place].name), start=1):
+                    self._read_line(line, number, place)
 
-    def _read_line(self, line: str, number: int, image: RawImage) -> None:
-        raw = self.raw
+    def _add_plain(self, waiting: list[tuple[int, bytes]]) -> bool:
+        """Add the boxes of texts that all have the common form, of which there may be many; else say so."""
+        texts = [content if content.endswith(b"\n") else content + b"\n" for _, content in waiting]
+        counts = [text.count(b"\n") for text in texts]
+        rows = [line.split() for line in b"".join(texts).splitlines()]
+        if not rows:
+            return True
+        if len(rows) != sum(counts) or set(map(len, rows)) != {5}:
+            return False
+        try:
+            table = np.fromiter(map(float, chain.from_iterable(rows)), np.float64, 5 * len(rows)).reshape(-1, 5)
+        except ValueError:
+            return False
+        category, centers, halves = table[:, 0], table[:, 1:3], table[:, 3:] / 2
+        if not (table.min() >= 0 and table[:, 1:].max() <= 1 and category.max() < len(self.labels)):
+            return False  # NaN too
+        numbers = category.astype(np.int64)
+        if (numbers != category).any():
+            return False
+        image = np.repeat(np.array([place for place, _ in waiting], dtype=np.int64), counts)
+        names = chain.from_iterable(range(1, count + 1) for count in counts)
+        corners = np.concatenate([centers - halves, centers + halves], axis=1)
+        self.raw.boxes.extend(image, corners, self.labels[numbers], names)
+        return True
+
+    def _read_line(self, line: str, number: int, place: int) -> None:
+        raw, image = self.raw, self.raw.images[place]
         found = read_line(line, self.keypoints)
         if isinstance(found, Refused):
             raw.problems.append(Problem(f"{raw.where(image)}: line {number}", found.reason, kind=found.kind))
@@ -155,8 +165,7 @@ class _Reader:
         if found.told:
             raw.problems.append(note(f"{raw.where(image)}: line {number}", found.told, found.told))
         image.fractions = not found.pixels
-        raw.boxes.add(len(raw.images) - 1, found.corners, label, number, crowd=found.difficult)
-        self.centered.append(False)
+        raw.boxes.add(place, found.corners, label, number, crowd=found.difficult)
 
     def _label(self, line: Line) -> int | None:
         if isinstance(line.category, str):

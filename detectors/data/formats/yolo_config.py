@@ -38,7 +38,9 @@ def read_config(tree: Tree, entry: str | None = None) -> YoloConfig:
     if file is not None and file.lower().endswith((".yaml", ".yml")):
         config = _from_yaml(tree, file)
     else:
-        darknet = file or next((name for name in tree.files if name.rpartition("/")[2] == "obj.data"), None)
+        darknet = file or next(
+            (name for name in tree.with_suffix(".data") if name.rpartition("/")[2] == "obj.data"), None
+        )
         config = YoloConfig() if darknet is None else _from_darknet(tree, darknet)
     if config.names is None:
         config.names = _names_beside(tree)
@@ -47,7 +49,7 @@ def read_config(tree: Tree, entry: str | None = None) -> YoloConfig:
 
 def _yaml_file(tree: Tree) -> str | None:
     """The YAML file that describes the data: the best-known name, or the only one with names or splits."""
-    files = [file for file in tree.files if "/" not in file and file.lower().endswith((".yaml", ".yml"))]
+    files = [name for name in tree.names[""] if name.lower().endswith((".yaml", ".yml"))]
     for name in _PREFERRED:
         if name in files:
             return name
@@ -111,12 +113,12 @@ def _from_darknet(tree: Tree, file: str) -> YoloConfig:
 def _names_beside(tree: Tree) -> list[str] | None:
     """Class names of a text file, or of Label Studio's `notes.json`."""
     for name in _NAME_FILES:
-        found = [file for file in tree.files if file.rpartition("/")[2].lower() == name]
+        found = [file for file in tree.with_suffix(name[name.rfind(".") :]) if file.rpartition("/")[2].lower() == name]
         lists = [lines for file in found if (lines := read_lines(tree.path(file)))]
         if lists:
             _same(lists, found, tree)
             return lists[0]
-    for file in tree.files:
+    for file in tree.with_suffix(".json"):
         if file.rpartition("/")[2].lower() == "notes.json":
             try:
                 entries = json.loads(tree.path(file).read_bytes().decode("utf-8-sig"))["categories"]

@@ -18,7 +18,7 @@ class LabelFiles:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        texts = [file for file in tree.files if file.lower().endswith(".txt")]
+        texts = tree.with_suffix(".txt")
         self.files = [file for file in texts if file.rpartition("/")[2].lower() not in _NO_LABELS]
         self.placed = [file for file in self.files if _in_labels(file)]
         """Those in a folder of labels."""
@@ -28,40 +28,52 @@ class LabelFiles:
         return self._by_picture.get(picture)
 
     def sharing(self, file: str) -> list[str]:
-        """The pictures that a label file would belong to: one, or a fault."""
-        return self._by_file.get(file, [])
+        """The pictures that a label file would belong to, if there are several, which is a fault."""
+        return self._shared.get(file, [])
 
     def strays(self) -> list[str]:
         """Label files without a picture."""
-        return [file for file in self.placed if file not in self._by_file]
+        used = set(self._by_picture.values())
+        return [file for file in self.placed if file not in used]
 
     @cached_property
     def _by_picture(self) -> dict[str, str]:
-        known: dict[str, list[str]] = {}
+        known: dict[str, dict[str, list[str]]] = {}  # by folder and name, both folded
         for file in self.files:
-            folder, slash, name = without_suffix(file).rpartition("/")
-            known.setdefault(folded(f"{_as_labels(folder)}{slash}{_as_label(name)}"), []).append(file)
+            folder, _, name = file.rpartition("/")
+            known.setdefault(_as_labels(folder), {}).setdefault(folded(name[:-4]), []).append(file)
         found: dict[str, str] = {}
+        places: dict[str, list[dict[str, list[str]]]] = {}
         for picture in self.tree.pictures:
-            folder, _, name = without_suffix(picture).rpartition("/")
-            for place in _places(folder):
-                files = known.get(folded(place + name))
-                if files:
+            folder, _, name = picture.rpartition("/")
+            if folder not in places:
+                places[folder] = [known[place] for place in _places(folder) if place in known]
+            name = without_suffix(name)
+            key = folded(name)
+            for labels in places[folder]:
+                if files := labels.get(key):
                     same = (file for file in files if without_suffix(file).endswith(name))
                     found[picture] = files[0] if len(files) == 1 else next(same, files[0])
                     break
         return found
 
     @cached_property
-    def _by_file(self) -> dict[str, list[str]]:
+    def _shared(self) -> dict[str, list[str]]:
+        if len(set(self._by_picture.values())) == len(self._by_picture):
+            return {}
         found: dict[str, list[str]] = {}
         for picture, file in self._by_picture.items():
             found.setdefault(file, []).append(picture)
-        return found
+        return {file: pictures for file, pictures in found.items() if len(pictures) > 1}
 
 
 def _in_labels(file: str) -> bool:
-    return any(part.lower() in _LABELS for part in file.split("/")[:-1])
+    return _is_label_folder(file.rpartition("/")[0])
+
+
+@lru_cache
+def _is_label_folder(folder: str) -> bool:
+    return any(part.lower() in _LABELS for part in folder.split("/"))
 
 
 def _as_label(part: str) -> str:
@@ -70,13 +82,13 @@ def _as_label(part: str) -> str:
 
 @lru_cache
 def _as_labels(folder: str) -> str:
-    """A folder's path with every folder of labels in it named so."""
-    return "/".join(map(_as_label, folder.split("/")))
+    """A folder's path, folded, with every folder of labels in it named so."""
+    return folded("/".join(map(_as_label, folder.split("/"))))
 
 
 @lru_cache
 def _places(folder: str) -> tuple[str, ...]:
-    """Where the labels of a folder's pictures may lie, likeliest first: what precedes their names."""
+    """Folders where the labels of a folder's pictures may lie, folded, likeliest first."""
     folders = folder.split("/") if folder else []
     places: list[list[str]] = []
     for at in reversed(range(len(folders))):
@@ -86,4 +98,4 @@ def _places(folder: str) -> tuple[str, ...]:
     places += [folders, [*folders, "labels"]]
     if folders:
         places += [["labels", *folders], ["labels"]]
-    return tuple("".join(f"{part}/" for part in place) for place in places)
+    return tuple(_as_labels("/".join(place)) for place in places)

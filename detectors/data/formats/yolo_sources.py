@@ -54,7 +54,8 @@ def find_sources(tree: Tree, config: YoloConfig) -> dict[str, list[Source]]:
 
 def _configured_below(tree: Tree) -> bool:
     """Whether this is no data folder but one with data folders in it."""
-    return any(file.count("/") == 1 and file.rpartition("/")[2] in ("data.yaml", "data.yml") for file in tree.files)
+    inner = (names for folder, names in tree.names.items() if folder and "/" not in folder)
+    return any(name in ("data.yaml", "data.yml") for names in inner for name in names)
 
 
 def _named(labels: LabelFiles, config: YoloConfig, name: str) -> Source:
@@ -99,9 +100,9 @@ def _lists(labels: LabelFiles) -> dict[str, list[Source]]:
     """Lists of pictures at the root: `train.txt`, `valid.txt`."""
     found: dict[str, list[Source]] = {}
     tree = labels.tree
-    for file in tree.files:
+    for file in tree.names[""]:
         split = CANONICAL.get(stem(file).lower())
-        if "/" not in file and file.lower().endswith(".txt") and split is not None:
+        if file.lower().endswith(".txt") and split is not None:
             found.setdefault(split, []).append(Source(labels, lines=read_lines(tree.path(file))))
     return found
 
