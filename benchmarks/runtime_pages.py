@@ -101,11 +101,12 @@ def loader(source: Source) -> list[str]:
             f"{row['seconds']:.1f}",
             f"{row['parser_seconds']:.1f}",
             f"{row['mebibytes']:.0f}",
+            f"{row['peak_mebibytes']:.0f}",
         ]
         for row in source.rows
         if "reading" in row
     ]
     if read:
-        header = ["annotations read", "images", "seconds", "parser alone, seconds", "memory, MiB"]
+        header = ["annotations read", "images", "seconds", "parser alone, seconds", "MiB added", "MiB in all"]
         lines = [*lines, "", *table(header, read)]
     return lines

@@ -23,13 +23,14 @@ Refinement = Literal["non_local", "conv"]
 class BFP(Neck):
     """The balanced feature pyramid (Pang et al. 2019, section 3.2): every map gets the refined mean of all maps.
 
-    It takes the maps of another neck, all of one width, and returns as many of the same shapes. All are brought to the
+    It takes the maps of another neck, all of one width, and returns as many of the same shapes; strides may repeat, as
+    MLFPN's do. All are brought to the
     size of one level, finer ones by adaptive max pooling and coarser ones by nearest upsampling; their mean is refined;
     it goes back to every level the same way and is added.
 
     Args:
         in_channels: channels of each input map, finest first, all equal, at least two maps.
-        in_strides: their strides.
+        in_strides: their strides, none smaller than the last.
         refine_level: index of the map at whose size the mean is taken.
         refine: "non_local" (a non-local block, the paper's choice), "conv" (a 3x3 convolution) or None, for the plain
             mean.
@@ -47,6 +48,8 @@ class BFP(Neck):
     >>> [tuple(x.shape) for x in bfp(fpn(maps))]
     [(1, 32, 13, 20), (1, 32, 7, 10), (1, 32, 4, 5)]
     """
+
+    repeated_strides = True
 
     def __init__(
         self,

@@ -24,7 +24,8 @@ class Neck(nn.Module):
 
     Args:
         in_channels: channels of each input map, finest first.
-        in_strides: stride (pixels of the image per cell) of each input map, ascending, one for each of `in_channels`.
+        in_strides: stride (pixels of the image per cell) of each input map, ascending, one for each of `in_channels`;
+            equal ones may follow each other where the class says so by `repeated_strides`.
 
     Raises:
         ValueError: for channels or strides that are empty, not positive, of differing counts or not ascending.
@@ -53,6 +54,9 @@ class Neck(nn.Module):
     native_strides: ClassVar[bool] = False
     """Whether it then takes the backbone's own strides nearest to these, not maps resampled to them."""
 
+    repeated_strides: ClassVar[bool] = False
+    """Whether it takes maps of equal nominal strides too, as MLFPN's coarsest two have."""
+
     in_channels: list[int]
     in_strides: list[int]
     feature_info: FeatureInfo
@@ -66,8 +70,13 @@ class Neck(nn.Module):
                 f"{type(self).__name__} needs one stride for each map: got in_channels {self.in_channels} "
                 f"and in_strides {self.in_strides}"
             )
-        if sorted(set(self.in_strides)) != self.in_strides:
-            raise ValueError(f"in_strides go from fine to coarse, each larger than the last: got {self.in_strides}")
+        distinct = self.in_strides if self.repeated_strides else set(self.in_strides)
+        if sorted(distinct) != self.in_strides:
+            order = "none smaller" if self.repeated_strides else "each larger"
+            raise ValueError(
+                f"in_strides of {type(self).__name__} go from fine to coarse, {order} than the last: "
+                f"got {self.in_strides}"
+            )
 
     def declare_outputs(self, channels: Sequence[int], strides: Sequence[int]) -> None:
         """Say once, at construction, what comes out: channels and (nominal) strides, finest first."""

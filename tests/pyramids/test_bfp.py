@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pyramids import BFP, FPN
+from pyramids import BFP, FPN, attach
 from pyramids.bfp import convert_mmdet
 from pyramids.non_local import NonLocal
 
@@ -48,6 +48,33 @@ def test_shapes_stay_whatever_the_sizes(side, steps, refine, level):
     assert [tuple(x.shape[-2:]) for x in outputs] == neck.output_sizes(sizes) == sizes
     assert neck.out_channels == neck.in_channels
     assert neck.out_strides == neck.in_strides
+
+
+def test_on_an_mlfpn_whose_coarsest_strides_are_equal():
+    pyramid = attach(
+        "test_resnet",
+        ["mlfpn", "bfp"],
+        image_size=(128, 192),
+        neck_kwargs=[{"num_levels": 1, "num_scales": 4, "channels": 16, "base_channels": (8, 8)}, {"refine": None}],
+    ).eval()
+    assert pyramid.out_strides == pyramid.neck.necks[0].out_strides == [8, 16, 32, 32]
+    images = torch.rand(1, 3, 128, 192)
+    with torch.no_grad():
+        refined = pyramid(images)
+        plain = pyramid.neck.necks[0](pyramid.backbone(images))
+    assert [tuple(x.shape[-2:]) for x in refined] == pyramid.output_sizes((128, 192))
+    size = plain[2].shape[-2:]
+    finer = [F.adaptive_max_pool2d(x, size) for x in plain[:2]]
+    mean = (sum(finer) + plain[2] + F.interpolate(plain[3], size=size)) / 4
+    torch.testing.assert_close(refined[2], plain[2] + mean)
+    torch.testing.assert_close(refined[0], plain[0] + F.interpolate(mean, size=plain[0].shape[-2:]))
+
+
+def test_strides_that_fall_are_refused():
+    with pytest.raises(ValueError, match=r"none smaller than the last: got \[8, 32, 16\]"):
+        BFP([4] * 3, [8, 32, 16])
+    with pytest.raises(ValueError, match=r"each larger than the last: got \[8, 16, 16\]"):
+        FPN([4] * 3, [8, 16, 16])
 
 
 def test_on_the_maps_of_a_neck():
