@@ -218,6 +218,27 @@ def test_batched_equals_one_by_one(method: str) -> None:
         assert not any(part[image, count:].any() for part in batched[:3])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_usual_settings(method: str) -> None:
+    boxes, scores = random_boxes(60), random_scores(60)
+    kept, values = reference(boxes, scores, method, 0.3, 0.5, 0.001)
+    assert (len(kept) < 60) is (method == "hard")
+    found, lowered = soft_nms(boxes, scores, method=method)
+    assert found.tolist() == kept
+    assert lowered.tolist() == pytest.approx(values, abs=1e-5)
+    batched = batched_soft_nms(boxes[None], scores[None, None], method=method)
+    assert batched[1][0, : len(kept)].tolist() == pytest.approx(values, abs=1e-5)
+
+
+def test_the_usual_limits_and_the_smallest() -> None:
+    corner = torch.arange(201.0)[:, None].expand(-1, 2) * 20
+    boxes, scores = torch.cat([corner, corner + 10], dim=1)[None], torch.linspace(0.1, 1, 402).view(1, 2, 201)
+    assert batched_soft_nms(boxes, scores)[3].tolist() == [200]
+    assert batched_soft_nms(boxes, scores, max_per_image=500)[3].tolist() == [400]  # 200 of each class
+    assert batched_soft_nms(boxes, scores, max_per_class=1)[3].tolist() == [2]
+    assert batched_soft_nms(boxes, scores, max_per_image=1, iou_threshold=0.0)[1].tolist() == [[1.0]]
+
+
 def test_limits_give_the_head_of_the_unlimited_answer() -> None:
     boxes, scores = random_boxes(2, 50), random_scores(2, 4, 50)
     every = batched_soft_nms(boxes, scores, max_per_class=50, max_per_image=200)
