@@ -1,4 +1,4 @@
-"""What decides whether a neck learns, held in bands for every neck and both designs of MLFPN."""
+"""Figures that decide whether a neck learns, held in bands for every neck and both designs of MLFPN."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the README says is true: its code runs, its commands parse, its links lead somewhere."""
+"""The README is true: its code runs, its commands parse, its links lead somewhere."""
 
 import json
 import re

@@ -23,7 +23,7 @@ Writers = dict[str, Callable[..., Path]]
 
 
 def problems_of(folder: Path) -> list[Problem]:
-    """What loading drops, after making sure that the check says the same."""
+    """The problems of loading, after making sure that the check says the same."""
     dataset = load_dataset(folder)
     health = check_dataset(folder).splits["train"]
     assert [problem for problem in health.problems if "in any split" not in problem.reason] == dataset.problems

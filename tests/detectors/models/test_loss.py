@@ -145,7 +145,7 @@ def test_order_of_targets_changes_nothing(loss):
 
 @LOSSES
 def test_half_batches_add_up_through_reduce_positives(loss):
-    """What two processes with averaged gradients do equals one with the whole batch."""
+    """Two processes with averaged gradients equal one with the whole batch."""
     loc, conf, priors, boxes, labels = make_batch(6, images=4)
     labels[1:] = 0  # the second process has no positive
     whole = loss(loc, conf, priors, boxes, labels)

@@ -1,4 +1,4 @@
-"""What users get wrong: one line that says what came and what to do."""
+"""Mistakes of users: one line that says what came and what to do."""
 
 import errno
 import json

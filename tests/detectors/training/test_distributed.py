@@ -103,7 +103,7 @@ def test_fewer_images_than_a_step_make_a_smaller_step(tmp_path: Path) -> None:
 
 
 def step_of(parts: list[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """What one step of plain gradient descent reports, and the gradient that it took."""
+    """The report of one step of plain gradient descent, and the gradient that it took."""
     from detectors import create_detector
 
     torch.manual_seed(0)
