@@ -36,7 +36,7 @@ def bars(
     *,
     log: bool = False,
 ) -> None:
-    """Groups of bars, or with `log` of points, one a series: (value, lower, upper), or None where there is none."""
+    """Groups of bars, or with `log` of points, one per series: (value, lower, upper), or None where there is none."""
     with figure(file, (max(6.0, 1.1 * len(groups) + 2), 3.6)) as drawn:
         axes = drawn.subplots()
         width = 0.8 / max(len(series), 1)

@@ -147,7 +147,7 @@ def _from_name(
 
 
 def _describe(name: str, options: Mapping[str, Any]) -> tuple[frozenset[str], tuple[int, ...], Any]:
-    """What a timm model takes, the reductions of its maps, and timm's configuration of it."""
+    """Inputs that a timm model takes, the reductions of its maps, and timm's configuration of it."""
     model = _on_meta(name, options)
     info: Any = getattr(model, "feature_info", None)
     if not info:

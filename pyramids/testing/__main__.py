@@ -39,7 +39,7 @@ def find_neck(target: str) -> Callable[[], nn.Module]:
 
 
 def check(target: str, build: Callable[[], nn.Module], clauses: Sequence[str] | None, max_examples: int) -> bool:
-    """Check one neck and print a line a clause; whether it keeps all of them."""
+    """Check one neck and print a line per clause; whether it keeps all of them."""
     print(f"{target}", flush=True)
     try:
         neck = build()

@@ -34,7 +34,6 @@ KEEPERS = [
     "legacy_xception",
     "xception41p",
     "coat_lite_tiny",
-    "coat_tiny",
     "pit_ti_224",
     "efficientvim_m1",
 ]
