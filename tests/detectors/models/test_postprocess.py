@@ -206,6 +206,18 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
         PostProcess(**settings)
 
 
+def test_the_usual_settings() -> None:
+    assert PostProcess().settings() == {
+        **{"score_threshold": 0.05, "nms": "linear", "iou_threshold": 0.3, "sigma": 0.5, "min_score": 0.001},
+        **{"candidates_per_class": 400, "max_per_class": 200, "max_per_image": 200},
+        **{"extra_pixel": False, "clip": True},
+    }
+    assert [PostProcess(nms=nms).iou_threshold for nms in ("gaussian", "hard")] == [0.3, 0.45]
+    limits = {"score_threshold": 1.0, "max_per_class": 1, "max_per_image": 1, "candidates_per_class": 1}
+    assert limits.items() <= PostProcess(**limits).settings().items()
+    assert PostProcess(score_threshold=0.0).score_threshold == 0
+
+
 @pytest.mark.parametrize("position", range(4))
 def test_bad_shapes(position: int) -> None:
     arguments = list(head_outputs())

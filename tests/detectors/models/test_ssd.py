@@ -69,6 +69,13 @@ def test_images_without_boxes_teach_background(tiny, targets, name, loss):
     assert sum(g[:, 1:].sum() for g in gradients) > 0  # a step down lowers foreground logits
 
 
+def test_one_class(tiny, targets):
+    model = tiny(num_classes=2)
+    losses = model.train()(images((64, 64)), targets(2, num_classes=2))
+    assert all(value.isfinite() and value > 0 for value in losses.values())
+    assert set(model.eval()(images((64, 64)))[0]["labels"].tolist()) == {1}
+
+
 def test_one_image_without_boxes_among_others(tiny, targets):
     model = tiny().train()
     losses = model(images((64, 64), (64, 64)), targets(3, 0))
