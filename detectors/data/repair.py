@@ -32,12 +32,15 @@ def make_records(raw: RawSplit, probes: Sequence[Probe | str]) -> tuple[list[Ima
     label = np.array(raw.boxes.label, dtype=np.int64)
     crowd = np.array(raw.boxes.crowd, dtype=np.bool_)
     limits = placed.limits[row_image]  # [n, 2], width and height
-    clipped = np.clip(corners, 0.0, np.tile(limits, 2)) if len(corners) else corners
+    clipped = np.empty_like(corners)
     with np.errstate(invalid="ignore", over="ignore"):
+        for start in (0, 2):
+            np.clip(corners[:, start : start + 2], 0.0, limits, out=clipped[:, start : start + 2])
         finite = np.asarray(np.isfinite(corners).all(axis=1))
         area = np.asarray((corners[:, 2:] > corners[:, :2]).all(axis=1))
         inside = np.asarray((clipped[:, 2:] > clipped[:, :2]).all(axis=1))
-        over = np.abs(corners - clipped).max(axis=1, initial=0.0)
+        over = np.subtract(corners, clipped)
+        over = np.abs(over, out=over).max(axis=1, initial=0.0)
         usable = (record >= 0) & finite & area & inside
     double = np.zeros(len(corners), dtype=np.bool_)
     double[usable] = _duplicates(clipped[usable], record[usable], label[usable], crowd[usable])
@@ -84,7 +87,8 @@ class _Placement:
         self.turned: dict[int, Probe] = {}
         self.images: list[tuple[RawImage, tuple[int, int]]] = []
         by_path: dict[str, int] = {}
-        labeled = set(raw.boxes.image)
+        labeled = np.zeros(count, dtype=np.bool_)
+        labeled[np.array(raw.boxes.image, dtype=np.int64)] = True
         limits: list[tuple[float, float]] = [(1.0, 1.0)] * count
         self.scales: dict[int, tuple[float, float]] = {}  # of images whose annotated size is another
         fractions = np.zeros(count, dtype=np.bool_)
@@ -98,7 +102,7 @@ class _Placement:
                 problems.append(Problem(raw.where(image), reason, kind="an image is under 2x2 pixels"))
                 continue
             plain = probe.orientation == 1 and (image.size is None or image.size == size)
-            found = None if plain else self._fit(number, image, probe, number in labeled)
+            found = None if plain else self._fit(number, image, probe, bool(labeled[number]))
             if found is not None:
                 problems.append(Problem(raw.where(image), *found))
                 if found[1] == "error":
@@ -145,9 +149,11 @@ class _Placement:
         return f"{start}, of another shape: the image is left out", "error", "annotated size is not the file's"
 
     def to_pixels(self, corners: Floats, row_image: NDArray[np.int64]) -> Floats:
-        """Corners (n, 4) in pixels of the upright images."""
+        """Corners (n, 4), changed in place, in pixels of the upright images."""
         with np.errstate(over="ignore", invalid="ignore"):
-            corners = corners * np.tile(self.scale[row_image], 2) if len(corners) else corners
+            scale = self.scale[row_image]
+            corners[:, :2] *= scale
+            corners[:, 2:] *= scale
         for number, probe in self.turned.items():
             rows = np.flatnonzero(row_image == number)
             corners[rows] = turn(corners[rows], probe)
