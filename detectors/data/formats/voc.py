@@ -13,6 +13,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from detectors.data.formats.texts import read_lines
+from detectors.data.formats.voc_lists import Keys, list_files
 from detectors.data.formats.voc_xml import VocAnnotation, read_annotation
 from detectors.data.pictures import PictureFinder
 from detectors.data.problems import Problem, note
@@ -34,8 +35,8 @@ class Home:
     files: dict[str, str] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
     """Folders of pictures, likeliest first."""
-    lists: dict[str, str] = field(default_factory=dict)
-    """List files by split."""
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    """List files by split, several where each is of one class."""
 
 
 def find_splits(tree: Tree) -> Splits:
@@ -155,7 +156,7 @@ class VocFolder:
         home.pictures = list(dict.fromkeys([*pictures, annotations, folder]))
         for place in _LISTS:
             inner = self.tree.folder(folder, place) if place else folder
-            home.lists = _list_files(self.tree, inner, place == "") if inner is not None else {}
+            home.lists = list_files(self.tree, inner, place == "") if inner is not None else {}
             if home.lists:
                 break
         return home
@@ -177,9 +178,11 @@ class VocFolder:
         """Keys of a home's images in a split, with the name to look the picture up by."""
         if self.listed:
             if split in home.lists:
-                keys = _Keys(home, self._keys_of_pictures(home))
-                for line in read_lines(self.tree.path(home.lists[split])):
-                    yield keys.find(line)
+                keys = Keys(home.files, self._keys_of_pictures(home))
+                lists = home.lists[split]
+                lines = (line for file in lists for line in read_lines(self.tree.path(file)))
+                found = map(keys.find, lines)
+                yield from found if len(lists) == 1 else dict(found).items()
             return
         keys_of_pictures = self._keys_of_pictures(home)
         for key in sorted({*home.files, *keys_of_pictures}):
@@ -279,67 +282,17 @@ class VocFolder:
         problems: list[Problem] = []
         for home in self.homes:
             named: set[str] = set()
-            for file in home.lists.values():
-                keys = _Keys(home, {})
+            for file in (file for files in home.lists.values() for file in files):
+                keys = Keys(home.files)
                 named.update(keys.find(line)[0] for line in read_lines(self.tree.path(file)))
             left = [key for key in home.files if key not in named]
             if left:
                 text = f"{len(left)} annotations are in no list, such as {home.files[left[0]]}: they are left out"
                 enough = "train" in home.lists or "trainval" in home.lists
-                where = next(map(parent, home.lists.values()), home.annotations)
+                where = next((parent(files[0]) for files in home.lists.values()), home.annotations)
                 problems.append(Problem(where, text, "note" if enough else "error", "annotations are in no list"))
         return problems
 
 
 def _is_place(folder: str) -> bool:
     return folder.lower().startswith("voc") or split_of_folder(folder) is not None
-
-
-class _Keys:
-    """Looks up what a line of a list names: a key, with or without suffix, quotes and a column of -1, 0 or 1."""
-
-    def __init__(self, home: Home, pictures: dict[str, str]) -> None:
-        self.known = {**dict.fromkeys(home.files), **dict.fromkeys(pictures)}
-
-    @cached_property
-    def stems(self) -> dict[str, list[str]]:
-        """Keys by their last part."""
-        found: dict[str, list[str]] = {}
-        for key in self.known:
-            found.setdefault(key.rpartition("/")[2], []).append(key)
-        return found
-
-    def find(self, line: str) -> tuple[str, str]:
-        """The key, and the name as it stands."""
-        if line in self.known:
-            return line, line
-        forms = [line]
-        if line.count('"') >= 2:
-            forms.insert(0, line.split('"')[1])
-        head, _, last = line.rpartition(" ")
-        if last in ("-1", "0", "1"):
-            forms.append(head.strip())
-        for form in forms:
-            name = form.replace("\\", "/")
-            for key in (name, without_suffix(name) if is_picture(name) or name.endswith(".xml") else name):
-                if key in self.known:
-                    return key, form
-                alone = self.stems.get(key.rpartition("/")[2], [])
-                if len(alone) == 1:
-                    return alone[0], form
-        return (without_suffix(forms[-1]) if is_picture(forms[-1]) else forms[-1]), forms[-1]
-
-
-def _list_files(tree: Tree, folder: str, only_splits: bool) -> dict[str, str]:
-    """List files of a folder by split, without those of single classes (`cat_train.txt`)."""
-    files = [file for file in tree.with_suffix(".txt") if parent(file) == folder]
-    names = {stem(file).lower() for file in files}
-    found: dict[str, str] = {}
-    for file in files:
-        name = stem(file)
-        head, _, last = name.lower().rpartition("_")
-        if head and last in CANONICAL and last in names:
-            continue
-        if not only_splits or name.lower() in CANONICAL:
-            found[canonical(name)] = file
-    return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from detectors.data.formats.texts import lines_of, read_bytes, read_lines
 from detectors.data.formats.yolo_config import YoloConfig, read_config
-from detectors.data.formats.yolo_labels import Line, Refused, read_line
+from detectors.data.formats.yolo_labels import HEADERS, Line, Refused, read_line
 from detectors.data.formats.yolo_sources import Source, find_sources
 from detectors.data.pictures import Found
 from detectors.data.problems import Problem, note
@@ -124,7 +124,8 @@ class _Reader:
         for place, content in waiting:
             if not self._add_plain([(place, content)]):
                 for number, line in enumerate(lines_of(content, self.raw.images[place].name), start=1):
-                    self._read_line(line, number, place)
+                    if not line.startswith(HEADERS):
+                        self._read_line(line, number, place)
 
     def _add_plain(self, waiting: list[tuple[int, bytes]]) -> bool:
         """Add the boxes of texts that all have the common form, of which there may be many; else say so."""

@@ -73,11 +73,12 @@ def _in_labels(file: str) -> bool:
 
 @lru_cache
 def _is_label_folder(folder: str) -> bool:
-    return any(part.lower() in _LABELS for part in folder.split("/"))
+    return any(_as_label(part) == "labels" for part in folder.split("/"))
 
 
 def _as_label(part: str) -> str:
-    return "labels" if part.lower() in _LABELS else part
+    """`labels` for what such a folder is called, DOTA's `labelTxt-v1.5` too."""
+    return "labels" if part.lower() in _LABELS or part.lower().startswith("labeltxt-") else part
 
 
 @lru_cache

@@ -28,6 +28,9 @@ class Refused:
     kind: str
 
 
+HEADERS = ("imagesource:", "gsd:")
+"""Beginnings of DOTA's first lines, which hold no label."""
+
 _EXPECTED = "expected 5 numbers (class, center x, center y, width, height), or a class and the corners of a polygon"
 
 

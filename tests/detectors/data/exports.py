@@ -102,6 +102,18 @@ def roboflow_coco(folder: Path) -> None:
     (folder / "README.roboflow.txt").write_text("exported")
 
 
+def nested_roboflow_coco(folder: Path) -> None:
+    for split in ("train", "valid"):
+        save_pictures(folder / split / "images", ".jpg")
+        write_json(folder / split / "_annotations.coco.json", coco_content(suffix=".jpg"))
+
+
+def split_folders_coco(folder: Path) -> None:
+    for split in ("train", "val"):
+        save_pictures(folder / split / "images", ".JPG")
+        write_json(folder / split / "annotations" / "instances.json", coco_content(suffix=".jpg"))
+
+
 def official_coco(folder: Path) -> None:
     for split in ("train2017", "val2017"):
         save_pictures(folder / split)
@@ -251,6 +263,20 @@ def labelimg_voc(folder: Path) -> None:
     save_xmls(folder)
 
 
+def vott_voc(folder: Path) -> None:
+    save_pictures(folder / "JPEGImages", ".jpg")
+    save_xmls(folder / "Annotations", ".jpg")
+    for kind in CLASSES:
+        for split, name in (("train", "a"), ("val", "b")):
+            sign = "1" if kind in {box[0] for box in ANIMALS[name][1]} else "-1"
+            write_list(folder / "ImageSets" / "Main" / f"{kind}_{split}.txt", [f"{name}.jpg {sign}"])
+
+
+def read_vott(folder: Path) -> dict[str, Boxes]:
+    boxes = by_etree(all="Annotations")(folder)["all"]
+    return {"train": {"a": boxes["a"]}, "val": {"b": boxes["b"]}}
+
+
 def lower_case_voc(folder: Path) -> None:
     save_pictures(folder / "images")
     save_xmls(folder / "annotations")
@@ -305,6 +331,35 @@ def ultralytics_yolo(folder: Path, line: Callable[[str, tuple[int, ...], tuple[i
         save_labels(folder / "labels" / split, line)
     lines = ["path: ../datasets/animals  # dataset root dir", "train: images/train", "val: images/val", "test:"]
     write_list(folder / "animals.yaml", [*lines, "names:", "  0: cat", "  1: dog", "  2: owl"])
+
+
+def listed_yolo(folder: Path) -> None:
+    for split in ("train", "val"):
+        save_pictures(folder / "images" / split)
+        save_labels(folder / "labels" / split)
+        for kind, file in (("images", "b.png"), ("labels", "b.txt")):
+            (folder / kind / f"{split} 2").mkdir()
+            (folder / kind / split / file).rename(folder / kind / f"{split} 2" / file)
+    lines = ["path: /home/ann/datasets/animals", "train:", "  - images/train", "  - images/train 2"]
+    lines += ["val: [./images/val/, ./images/val 2/]", "names: {0: cat, 1: dog, 2: owl}"]
+    write_list(folder / "animals.yaml", lines)
+
+
+def fiftyone_yolo(folder: Path) -> None:
+    ultralytics_yolo(folder)
+    (folder / "animals.yaml").unlink()
+    lines = ["names:", "  0: cat", "  1: dog", "  2: owl", "path: /home/ann/export", "train: ./images/train/"]
+    write_list(folder / "dataset.yaml", [*lines, "val: ./images/val/"])
+
+
+def foreign_darknet(folder: Path) -> None:
+    save_pictures(folder / "obj", ".jpg")
+    save_labels(folder / "obj")
+    place = "/content/darknet/data"
+    write_list(folder / "train.txt", [f"{place}/obj/{name}.jpg" for name in ANIMALS])
+    lines = ["classes = 3", f"train  = {place}/train.txt", f"names = {place}/obj.names", "backup = /mydrive/yolo"]
+    write_list(folder / "obj.data", lines)
+    write_list(folder / "obj.names", list(CLASSES))
 
 
 def segmentation_yolo(folder: Path) -> None:
@@ -377,10 +432,23 @@ def dota(folder: Path) -> None:
         write_list(folder / "labelTxt" / f"{name}.txt", rows)
 
 
+def official_dota(folder: Path) -> None:
+    for split in ("train", "val"):
+        dota(folder / split)
+        (folder / split / "labelTxt").rename(folder / split / "labelTxt-v1.0")
+        for file in (folder / split / "labelTxt-v1.0").iterdir():
+            file.write_text("imagesource:GoogleEarth\ngsd:0.146343590398\n" + file.read_text())
+
+
 EXPORTS = [
     Export("Roboflow, COCO", "`{train,valid,test}/_annotations.coco.json` beside the pictures", roboflow_coco,
            by_pycocotools(train="train/_annotations.coco.json", val="valid/_annotations.coco.json",
                           test="test/_annotations.coco.json")),
+    Export("Roboflow, COCO", "the same with `{train,valid}/images/`", nested_roboflow_coco,
+           by_pycocotools(train="train/_annotations.coco.json", val="valid/_annotations.coco.json")),
+    Export("Supervisely, COCO", "`{train,val}/annotations/instances.json`, `{train,val}/images/`, `.JPG`",
+           split_folders_coco,
+           by_pycocotools(train="train/annotations/instances.json", val="val/annotations/instances.json")),
     Export("COCO 2017", "`annotations/instances_{train,val}2017.json`, `train2017/`", official_coco,
            by_pycocotools(train="annotations/instances_train2017.json", val="annotations/instances_val2017.json")),
     Export("CVAT 2, COCO 1.0", "`annotations/instances_default.json`, `images/`", cvat_coco,
@@ -404,12 +472,17 @@ EXPORTS = [
     Export("Roboflow, Pascal VOC", "`{train,valid}/` with XML beside the pictures", roboflow_voc,
            by_etree(train="train", val="valid")),
     Export("labelImg 1, Pascal VOC", "XML beside the pictures", labelimg_voc, by_etree(train=".")),
+    Export("VoTT 2, Pascal VOC", "`ImageSets/Main/{cat,dog}_{train,val}.txt` alone", vott_voc, read_vott),
     Export("VOC in lower case", "`annotations/`, `images/`", lower_case_voc, by_etree(train="annotations")),
     Export("VOC with sub-folders", "`Annotations/cam 1/`, `training.txt` with suffixes and spaces", nested_voc,
            by_etree(train="Annotations")),
     Export("Roboflow, YOLOv5 to v11", "`{train,valid}/{images,labels}`, `data.yaml` with `../`", roboflow_yolo,
            described("train", "val")),
     Export("Ultralytics 8, detect", "`{images,labels}/{train,val}`, a YAML with `path`", ultralytics_yolo,
+           described("train", "val")),
+    Export("Ultralytics 8, detect", "the same with a list of folders per split", listed_yolo,
+           described("train", "val")),
+    Export("FiftyOne 1, YOLOv5Dataset", "`{images,labels}/{train,val}`, `dataset.yaml`", fiftyone_yolo,
            described("train", "val")),
     Export("Ultralytics 8, segment", "the same with polygons", segmentation_yolo, described("train", "val")),
     Export("Ultralytics 8, obb", "the same with four corners (9 columns)", oriented_yolo, described("train", "val")),
@@ -425,6 +498,10 @@ EXPORTS = [
            described("train", "val")),
     Export("Roboflow, Darknet", "`{train,valid}/` with texts beside the pictures, `_darknet.labels`", darknet_yolo,
            described("train", "val")),
+    Export("Darknet", "`obj/`, `obj.data` and `train.txt` with paths of another machine", foreign_darknet,
+           described("train")),
     Export("labelImg 1, YOLO", "texts beside the pictures, `classes.txt`", labelimg_yolo, described("train")),
     Export("DOTA 1.5", "`images/`, `labelTxt/` with corners in pixels", dota, described("train")),
+    Export("DOTA 1.0", "`{train,val}/{images,labelTxt-v1.0}`, two header lines", official_dota,
+           described("train", "val")),
 ]  # fmt: skip

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import tv_tensors
 
-from detectors.data import DetectionDataset, check_dataset, find_splits, load_dataset
+from detectors.data import DataFolder, DetectionDataset, check_dataset, find_splits, load_dataset
+from detectors.data.formats.yolo_labels import Line, read_line
+from detectors.data.problems import errors
 
 Writers = dict[str, Callable[..., Path]]
 FORMATS = ("coco", "voc", "yolo")
@@ -216,3 +218,76 @@ def test_yolo_files_of_boxes_and_of_polygons_side_by_side(tmp_path: Path) -> Non
         "c": [],
         "d": [("dog", [20, 0, 40, 40])],
     }
+
+
+LINES = (
+    "0 .5 .5 .2 .4",
+    "2.0 0.25 0.75 0.5 0.5",
+    "1\t0 1 1 1",
+    "1 .1 .1 .9 .1 .5 .9",
+    "0 .5 .5 .2 .4 .9",
+    "7 .5 .5 .1 .1",
+)
+LINES += (
+    "cat .5 .5 .1 .1",
+    "0 .5 .5",
+    "0 nan .5 .1 .1",
+    "0.5 .5 .5 .1 .1",
+    "-1 .5 .5 .1 .1",
+    "0 1.2 .5 .1 .1",
+    "",
+    "  ",
+)
+
+
+@settings(max_examples=60)
+@given(
+    texts=st.lists(st.lists(st.sampled_from(LINES), max_size=4), min_size=1, max_size=4),
+    end=st.sampled_from(["\n", "\r\n"]),
+    closed=st.booleans(),
+)
+def test_yolo_texts_read_together_are_those_read_line_by_line(texts: list[list[str]], end: str, closed: bool) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for number, lines in enumerate(texts):
+            (folder / f"{number}.jpg").touch()
+            (folder / f"{number}.txt").write_bytes((end.join(lines) + (end if closed else "")).encode())
+        (folder / "classes.txt").write_text("cat\ndog\nowl\n")
+        raw = DataFolder(folder).read("train")
+    expected, refused = [], 0
+    for number, lines in enumerate(texts):
+        filled = [line for line in lines if line.strip()]
+        for place_in_file, line in enumerate(filled, start=1):
+            found = read_line(line)
+            if isinstance(found, Line) and found.category in (0, 1, 2):
+                expected.append((number, found.category + 1, place_in_file, found.corners))
+            else:
+                refused += 1
+    corners = np.array(raw.boxes.corners).reshape(-1, 4)
+    assert [*zip(raw.boxes.image, raw.boxes.label, raw.boxes.names)] == [row[:3] for row in expected]
+    np.testing.assert_allclose(corners, np.array([row[3] for row in expected]).reshape(-1, 4), rtol=0, atol=1e-15)
+    assert len(errors(raw.problems)) == refused
+    assert len(raw.boxes.area) == len(raw.boxes.crowd) == len(expected)
+
+
+def test_yolo_texts_of_more_files_than_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detectors.data.formats.yolo._AT_ONCE", 2)
+    for number in range(5):
+        (tmp_path / f"{number}.jpg").touch()
+        (tmp_path / f"{number}.txt").write_text(f"{number} .5 .5 .2 .{number + 1}\n" * (number % 3))
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\ne\n")
+    boxes = DataFolder(tmp_path).read("train").boxes
+    assert list(boxes.image) == [1, 2, 2, 4]
+    assert list(boxes.label) == [2, 3, 3, 5]
+    assert boxes.names == [1, 1, 2, 1]
+    assert [round(bottom - top, 6) for top, bottom in zip(boxes.corners[1::4], boxes.corners[3::4])] == [
+        *(0.2, 0.3, 0.3, 0.5)
+    ]
+
+
+def test_a_file_longer_than_one_read(tmp_path: Path) -> None:
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("".join(f"0 {x / 2000:.6f} 0.5 0.0005 0.01\n" for x in range(1, 2000)))
+    (tmp_path / "classes.txt").write_text("cat\n")
+    assert (tmp_path / "a.txt").stat().st_size > 1 << 15
+    assert list(DataFolder(tmp_path).read("train").boxes.names) == list(range(1, 2000))
