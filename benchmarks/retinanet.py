@@ -56,7 +56,7 @@ def train_retinanet(model: RetinaNet, dataset: DetectionDataset, config: TrainCo
 
     Pictures, their order, augmentation, optimizer, schedule, clipping and averaging are those of `train`.
     """
-    assert config.image_size is not None
+    assert isinstance(config.image_size, int)
     assert config.batch_size is not None
     assert config.warm_up is not None
     dataset.transforms = augmentation(config, (config.image_size, config.image_size))
