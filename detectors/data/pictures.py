@@ -2,16 +2,15 @@
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from detectors.data.split_names import split_of_folders
 from detectors.data.tree import Tree, folded, join, without_suffix
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A picture's path, or the reason why there is none; `told` says how the name was read, if not as it stands.
 
     `file` is its place in the tree, empty beyond the tree.

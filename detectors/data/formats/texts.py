@@ -6,6 +6,7 @@ from pathlib import Path
 from detectors.errors import InputError
 
 _SIZE = 1 << 14
+_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 
 def read_lines(file: Path | str) -> list[str]:
@@ -28,7 +29,7 @@ def lines_of(content: bytes, file: Path | str) -> list[str]:
 
 def read_bytes(file: Path | str) -> bytes:
     """A file's content in half the time that `open` takes for a small one, since there may be one per picture."""
-    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(file, _FLAGS)
     try:
         content = os.read(descriptor, _SIZE)
         if len(content) == _SIZE:

@@ -232,8 +232,8 @@ class VocFolder:
             found = self._by_key.get(place) or self._by_fold.get(folded(join(folder, key)), [])
             if found:
                 break
-        wanted = folded(annotation.filename.replace("\\", "/").rpartition("/")[2]) if annotation else ""
         if len(found) > 1:
+            wanted = folded(annotation.filename.replace("\\", "/").rpartition("/")[2]) if annotation else ""
             named = [file for file in found if folded(file.rpartition("/")[2]) == wanted]
             others = [file.rpartition("/")[2] for file in found if file not in named]
             kind = "pictures share an annotation"

@@ -77,7 +77,8 @@ def parse_xml(content: bytes) -> ElementTree.Element:
 
 def _read_objects(items: list[ElementTree.Element], found: VocAnnotation) -> None:
     """Add the boxes of objects, and why some have none."""
-    add_name, add_corners, add_difficult = found.names.append, found.corners.extend, found.difficult.append
+    corners: list[float] = []
+    add_name, add_difficult = found.names.append, found.difficult.append
     for number, item in enumerate(items, start=1):
         try:
             text = item.find("bndbox").findtext  # type: ignore[union-attr]
@@ -90,8 +91,10 @@ def _read_objects(items: list[ElementTree.Element], found: VocAnnotation) -> Non
             found.refused.append(_refused(number, item))
             continue
         add_name(sys.intern(name))
-        add_corners((x1, y1, x2, y2))
-        add_difficult((item.findtext("difficult") or "").strip() in _TRUE)
+        corners += (x1, y1, x2, y2)
+        difficult = item.findtext("difficult")
+        add_difficult(difficult is not None and difficult.strip() in _TRUE)
+    found.corners = array("d", corners)
     left_out = {number for number, _, _ in found.refused}
     numbers = range(1, len(items) + 1)
     found.numbers = [number for number in numbers if number not in left_out] if left_out else numbers
