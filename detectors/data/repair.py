@@ -1,6 +1,7 @@
 """From what an annotation file says to records that can be trained on, naming all that is dropped or changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,12 +97,13 @@ class _Placement:
             if isinstance(probe, str):
                 problems.append(Problem(raw.where(image), probe, kind=_kind(probe)))
                 continue
-            size = probe.upright
-            if min(size) < 2:
+            height, width, orientation = probe
+            size = (width, height) if orientation > 4 else (height, width)
+            if height < 2 or width < 2:
                 reason = f"the image is {size[1]}x{size[0]} pixels: a detector needs at least 2x2"
                 problems.append(Problem(raw.where(image), reason, kind="an image is under 2x2 pixels"))
                 continue
-            plain = probe.orientation == 1 and (image.size is None or image.size == size)
+            plain = orientation == 1 and (image.size is None or image.size == size)
             found = None if plain else self._fit(number, image, probe, bool(labeled[number]))
             if found is not None:
                 problems.append(Problem(raw.where(image), *found))
@@ -228,7 +230,10 @@ def _build(
     records: list[ImageRecord] = []
     start = 0
     for (image, (height, width)), end in zip(placed.images, ends):
-        further = tuple(extras.get(row, {}) for row in sources[start:end]) if extras else ()
+        further: tuple[Mapping[str, Any], ...] = ()
+        if extras:
+            further = tuple(extras.get(row, {}) for row in sources[start:end])
+            further = further if any(further) else ()
         records.append(
             ImageRecord(
                 image.path,
@@ -240,7 +245,7 @@ def _build(
                 labels[start:end],
                 areas[start:end],
                 crowd[start:end],
-                further if any(further) else (),
+                further,
             )
         )
         start = end

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from benchmarks.timm_sweep import run_somewhere
-from pyramids import attach
+from pyramids import attach, source
 from pyramids.backbone import choose_taps
 from pyramids.resample import Resample
 from pyramids.source import candidate_sizes, create_backbone
@@ -454,3 +454,19 @@ def test_the_sweep_serves_enough() -> None:
     assert len(rows) == 1371
     assert sum("size" in row for row in rows) >= 1340
     assert all(row.get("reason") or "size" in row for row in rows)
+
+
+def test_an_architecture_is_described_once_for_several_necks(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[dict[str, Any]] = []
+    real = source._on_meta
+    source._described.cache_clear()
+    monkeypatch.setattr(source, "_on_meta", lambda name, options: built.append(dict(options)) or real(name, options))
+    for strides in ((8, 16), (8, 16, 32)):
+        create_backbone("test_resnet", strides)
+    assert built.count({}) == 1
+    assert [options["out_indices"] for options in built if options] == [(2, 3), (2, 3, 4)]
+    # A name that stands for another model by now is described anew.
+    monkeypatch.setattr(timm, "model_entrypoint", lambda name: "another")
+    create_backbone("test_resnet", (8, 16))
+    assert built.count({}) == 2
+    source._described.cache_clear()
