@@ -3,6 +3,8 @@
 from detectors.card import copy_picture, model_card
 from detectors.errors import InputError
 from detectors.inference.deploy import DeployedDetector
+from detectors.inference.engines import deploy
+from detectors.inference.openvino import OpenVINODetector
 from detectors.models.anchors import DefaultBoxes
 from detectors.models.loss import FocalLoss, MultiBoxLoss
 from detectors.models.m2det import M2Det
@@ -17,9 +19,7 @@ from pyramids import __version__
 
 # A model imports nothing that stands above it: its methods `deploy`, `save_pretrained`, `push_to_hub` and
 # `from_pretrained` get their code here.
-SSD.implement(
-    deploy=DeployedDetector, describe=describe, write=save, open=open_pretrained, card=model_card, picture=copy_picture
-)
+SSD.implement(deploy=deploy, describe=describe, write=save, open=open_pretrained, card=model_card, picture=copy_picture)
 
 __all__ = [
     "SSD",
@@ -30,6 +30,7 @@ __all__ = [
     "InputError",
     "M2Det",
     "MultiBoxLoss",
+    "OpenVINODetector",
     "PostProcess",
     "__version__",
     "batched_soft_nms",

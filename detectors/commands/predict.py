@@ -47,8 +47,14 @@ class Predict:
     """Side, or height and width, to which images are stretched for the authors' checkpoints; others know theirs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes a GPU if there is one."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the network. Boxes and scores are always computed in fp32."""
+    engine: Literal["torch", "openvino"] = "torch"
+    """Engine that runs the network. openvino, on the CPU, is the faster for small networks; it needs the extra
+    `openvino`."""
+    network: Path | None = None
+    """With the engine openvino: a network of this checkpoint that `export` wrote as .xml, such as one in INT8."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """Precision of the network; auto takes bf16 where the GPU or the processor has instructions for it, and fp32
+    elsewhere. Boxes and scores are always computed in fp32."""
     compile: bool = False
     """Compile the detector: worth its minute or more of waiting for many images."""
 
@@ -64,8 +70,17 @@ class Predict:
                 raise InputError(f"--{name} is a score in 0..1: got {value}")
         files = find_inputs(self.inputs, self.output)
         ids = None if self.annotations is None else read_image_ids(self.annotations)
-        detector = load(self.checkpoint, image_size=self.image_size).to(choose_device(self.device))
-        deployed = detector.deploy(dtype=getattr(torch, PRECISIONS[self.precision]), compile=self.compile)
+        device = "cpu" if self.engine == "openvino" and self.device == "auto" else choose_device(self.device)
+        if self.engine == "openvino" and device != "cpu":
+            raise InputError(f"--engine openvino runs on the CPU: got --device {device}")
+        detector = load(self.checkpoint, image_size=self.image_size).to(device)
+        precision = choose_precision(device) if self.precision == "auto" else self.precision
+        deployed = detector.deploy(
+            engine=self.engine,
+            dtype=getattr(torch, PRECISIONS[precision]),
+            compile=self.compile,
+            network=self.network,
+        )
         names = detector.class_names or [str(label) for label in range(1, detector.num_classes)]
         categories = detector.category_ids or list(range(1, detector.num_classes))
         self.output.mkdir(parents=True, exist_ok=True)
@@ -257,6 +272,15 @@ def choose_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
+
+
+def choose_precision(device: str) -> str:
+    """`bf16` where a device has instructions for it, `fp32` elsewhere."""
+    import torch
+
+    from detectors.inference.deploy import has_instructions
+
+    return "bf16" if has_instructions(torch.device(device), torch.bfloat16) else "fp32"
 
 
 def read_tensor(file: Path, channels: int = 3) -> "Tensor":

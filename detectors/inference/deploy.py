@@ -17,14 +17,51 @@ import torch
 from torch import Tensor
 
 from detectors.inference.folding import fold_batch_norms
-from detectors.inference.winograd import use_winograd
+from detectors.inference.winograd import has_fast_products, use_winograd
 from detectors.models.detector import Detector
 from detectors.models.inputs import check_batch
 from detectors.models.ssd import SSD
 from pyramids import fuse_reparameterized
 
 
-class DeployedDetector(Detector):
+class InferenceDetector(Detector):
+    """Base of detectors for inference only: one device and precision for good, and no training.
+
+    Args:
+        detector: a copy of its own of the detector that it is made from, on the device where it stays.
+    """
+
+    def __init__(self, detector: SSD) -> None:
+        super().__init__()
+        self.num_classes, self.class_names = detector.num_classes, detector.class_names
+        self.image_size, self.antialias = detector.image_size, detector.antialias
+        self.anchors, self.loss, self.postprocess = detector.anchors, detector.loss, detector.postprocess
+        self.register_buffer("image_mean", detector.image_mean, persistent=False)
+        self.register_buffer("image_std", detector.image_std, persistent=False)
+
+    def train(self, mode: bool = True) -> "InferenceDetector":
+        """Raises `ValueError` for `True`: a deployed detector has nothing left to train."""
+        if mode:
+            raise ValueError("a deployed detector cannot be trained: train the detector it was made from")
+        return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "InferenceDetector":
+        moved = fn(self.image_mean)
+        if moved.device != self.image_mean.device or moved.dtype != self.image_mean.dtype:
+            raise ValueError(
+                "a deployed detector keeps its device and precision: move the detector, then call its "
+                "deploy(dtype=...) there"
+            )
+        return super()._apply(fn, recurse)
+
+    @torch.no_grad()
+    def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """As `SSD.forward` in evaluation: images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`."""
+        found: list[dict[str, Tensor]] = super().forward(images)
+        return found
+
+
+class DeployedDetector(InferenceDetector):
     """A detector for inference only, as `SSD.deploy` returns it, with the detector's own contract.
 
     `model(images)` gives a list of `{boxes, labels, scores}`, `model.forward_fixed(batch, sizes)` the fixed-size form.
@@ -53,18 +90,19 @@ class DeployedDetector(Detector):
     own_priors: Tensor | None
 
     def __init__(self, detector: SSD, *, dtype: torch.dtype = torch.float32, compile: bool = False) -> None:
-        super().__init__()
         if not isinstance(detector, SSD):
             raise TypeError(f"only an SSD or M2Det can be deployed: got a {type(detector).__name__}")
         if dtype not in (torch.float32, torch.bfloat16, torch.float16):
             raise ValueError(f"dtype is torch.float32, torch.bfloat16 or torch.float16: got {dtype}")
         model = copy.deepcopy(detector).float().eval().requires_grad_(False)
-        self.num_classes, self.class_names = model.num_classes, model.class_names
-        self.image_size, self.antialias = model.image_size, model.antialias
-        self.anchors, self.loss, self.postprocess = model.anchors, model.loss, model.postprocess
+        super().__init__(model)
+        if not has_instructions(model.image_mean.device, dtype):
+            warnings.warn(
+                f"this processor has no instructions for {dtype}, only {torch.backends.cpu.get_cpu_capability()}: the "
+                "network is slower than in torch.float32, by several times on AVX2",
+                stacklevel=4,
+            )
         self.dtype, self.compiled = dtype, compile
-        self.register_buffer("image_mean", model.image_mean, persistent=False)
-        self.register_buffer("image_std", model.image_std, persistent=False)
         device = model.image_mean.device
         blank = torch.zeros(1, len(model.image_mean), *(model.image_size or (320, 320)), device=device)
         try:
@@ -97,21 +135,6 @@ class DeployedDetector(Detector):
         super().__setstate__(state)
         self._run = self._compile()
 
-    def train(self, mode: bool = True) -> "DeployedDetector":
-        """Raises `ValueError` for `True`: a deployed detector has no batch norms left to train."""
-        if mode:
-            raise ValueError("a deployed detector cannot be trained: train the detector it was made from")
-        return super().train(False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DeployedDetector":
-        moved = fn(self.image_mean)
-        if moved.device != self.image_mean.device or moved.dtype != self.image_mean.dtype:
-            raise ValueError(
-                "a deployed detector keeps its device and precision: move the detector, then call its "
-                "deploy(dtype=...) there"
-            )
-        return super()._apply(fn, recurse)
-
     def normalize(self, batch: Tensor) -> Tensor:
         """Images in 0..1 as the network takes them, in its precision and channels-last."""
         return super().normalize(batch).to(self.dtype, memory_format=torch.channels_last)
@@ -139,8 +162,17 @@ class DeployedDetector(Detector):
             return boxes.clone(), scores.clone(), labels.clone(), valid.clone()
         return boxes, scores, labels, valid
 
-    @torch.no_grad()
-    def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """As `SSD.forward` in evaluation: images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`."""
-        found: list[dict[str, Tensor]] = super().forward(images)
-        return found
+
+def has_instructions(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a device computes convolutions in this precision by instructions of its own, not by way of float32."""
+    if dtype == torch.float32:
+        return True
+    if device.type == "cuda":
+        return dtype != torch.bfloat16 or torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return device.type != "cpu"
+    if dtype == torch.float16:
+        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    # oneDNN takes bfloat16 on every processor with AVX-512, of which the older ones convert it.
+    native = "AVX512" not in torch.backends.cpu.get_cpu_capability() or torch.cpu._is_avx512_bf16_supported()
+    return native and has_fast_products(dtype)

@@ -1,54 +1,54 @@
-"""A detector with its post-processing as one file: ONNX for ONNX Runtime, or a `torch.export` program.
+"""A detector as one file: ONNX, or a `torch.export` program; with its post-processing inside or without.
 
 A file is compared with the detector before it takes its name, so that none is left that is wrong or half written.
 """
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detectors.atomic import write_atomically
 from detectors.errors import InputError
-from detectors.models.inputs import as_size
+from detectors.inference.agreement import Run, check_detections, check_raw, probe
+from detectors.inference.forms import FixedForm, RawForm, export_size, frozen_copy, trace
 from detectors.models.ssd import SSD
 
-INPUT_NAMES = ("images", "sizes")
-OUTPUT_NAMES = ("boxes", "scores", "labels", "valid")
-
-Run = Callable[[Tensor, Tensor], Sequence[Tensor]]
-
-
-class FixedForm(nn.Module):
-    """`forward_fixed` of a detector as a module's forward, which is what exporters take."""
-
-    def __init__(self, detector: SSD) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.detector.forward_fixed(images, sizes)
+Form = FixedForm | RawForm
+Write = Callable[[Form, tuple[Tensor, ...], bool, Path], Run]
 
 
 def export_onnx(
     detector: SSD,
     path: str | os.PathLike[str],
     *,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     image_size: int | tuple[int, int] | None = None,
+    postprocess: bool = True,
 ) -> None:
-    """Write a detector as ONNX with its post-processing inside, checked in ONNX Runtime.
+    """Write a detector as ONNX, checked in ONNX Runtime.
 
     Inputs are `images` `(N, 3, H, W)` float32 in 0..1, already stretched, and `sizes` `(N, 2)` int64, the heights and
     widths that boxes are scaled to; outputs are those of `SSD.forward_fixed`: `boxes`, `scores`, `labels`, `valid`.
-    `H` and `W` are the detector's own; `image_size` names them for a detector without a size of its own.
+
+    With `postprocess=False` `images` is the only input, and the outputs are all default boxes: `boxes` `(N, P, 4)` xyxy
+    as fractions of the image, not clipped to it, and `scores` `(N, P, num_classes - 1)` of the foreground classes in
+    0..1. That graph has no loop and no sorting, which TensorRT, Core ML, ExecuTorch and OpenCV lack in part.
+
+    Args:
+        detector: an `SSD` or `M2Det`; it stays as it is.
+        path: the file to write.
+        batch_size: images in a batch; None leaves the number open.
+        image_size: `H` and `W`, for a detector without a size of its own.
+        postprocess: write score threshold, suppression and the choice of the best detections too.
 
     Raises:
         ImportError: if onnx, onnxscript or onnxruntime is missing; says what to install.
+        TypeError: for anything but an `SSD`, such as a deployed detector.
         ValueError: for a batch size below 1, a folder that does not exist, or a missing or contradicting image size.
         RuntimeError: if the exported model does not agree with the detector; nothing is written then.
 
@@ -57,53 +57,29 @@ def export_onnx(
     >>> from detectors.inference.export import export_onnx
     >>> detector = create_detector("ssd", 3, backbone="test_resnet", neck="fpn", image_size=64)
     >>> path = Path(tempfile.mkdtemp()) / "detector.onnx"
-    >>> export_onnx(detector, path)
+    >>> export_onnx(detector, path, postprocess=False)
     >>> path.exists()
     True
     """
-    _need("onnx", "onnxscript", "onnxruntime")
-    import onnxruntime
-
-    from detectors.ops.nms_onnx import onnx_translation_table
-
-    def write(form: FixedForm, inputs: tuple[Tensor, Tensor], target: Path) -> Run:
-        program = torch.onnx.export(
-            form,
-            inputs,
-            input_names=INPUT_NAMES,
-            output_names=OUTPUT_NAMES,
-            custom_translation_table=onnx_translation_table(),
-            dynamo=True,
-            verbose=False,
-        )
-        assert program is not None
-        program.save(target, external_data=False)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; its warnings tell of its own optimizations
-        session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
-
-        def run(images: Tensor, sizes: Tensor) -> list[Tensor]:
-            feed = dict(zip(INPUT_NAMES, (images.numpy(), sizes.numpy())))
-            return [torch.from_numpy(np.asarray(value)) for value in session.run(list(OUTPUT_NAMES), feed)]
-
-        return run
-
-    _export(detector, Path(path), write, batch_size, image_size)
+    need("export", "onnx", "onnxscript", "onnxruntime")
+    _export(detector, Path(path), _write_onnx, batch_size, image_size, postprocess)
 
 
 def export_program(
     detector: SSD,
     path: str | os.PathLike[str],
     *,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     image_size: int | tuple[int, int] | None = None,
+    postprocess: bool = True,
 ) -> None:
-    """Write a detector as a `torch.export` program (`.pt2`); inputs and outputs as those of `export_onnx`.
+    """Write a detector as a `torch.export` program (`.pt2`); arguments, inputs and outputs as those of `export_onnx`.
 
-    The program is loaded by `torch.export.load` after `import detectors`, which brings its suppression operator.
+    The program is loaded by `torch.export.load`; with post-processing after `import detectors`, which brings its
+    suppression operator.
 
     Raises:
-        ValueError, RuntimeError: as `export_onnx`.
+        TypeError, ValueError, RuntimeError: as `export_onnx`.
 
     >>> import tempfile
     >>> from detectors import create_detector
@@ -115,112 +91,90 @@ def export_program(
     True
     """
 
-    def write(form: FixedForm, inputs: tuple[Tensor, Tensor], target: Path) -> Run:
-        torch.export.save(torch.export.export(form, inputs), target)
+    def write(form: Form, inputs: tuple[Tensor, ...], dynamic_batch: bool, target: Path) -> Run:
+        torch.export.save(trace(form, inputs, dynamic_batch=dynamic_batch), target)
         run: Run = torch.export.load(target).module()
         return run
 
-    _export(detector, Path(path), write, batch_size, image_size)
+    _export(detector, Path(path), write, batch_size, image_size, postprocess)
 
 
-def _need(*packages: str) -> None:
+def need(extra: str, *packages: str) -> None:
+    """Raises `ImportError` if a package is missing; names the extra that brings it."""
     from importlib.util import find_spec
 
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise ImportError(
-            f"ONNX export needs {', '.join(missing)}: pip install 'feature-pyramids[export]'", name=missing[0]
+            f"this needs {', '.join(missing)}: pip install 'feature-pyramids[{extra}]'",
+            name=missing[0],
         )
+
+
+def _write_onnx(form: Form, inputs: tuple[Tensor, ...], dynamic_batch: bool, target: Path) -> Run:
+    import onnx
+    import onnxruntime
+
+    from detectors.ops.nms_onnx import onnx_translation_table
+
+    program = torch.onnx.export(
+        trace(form, inputs, dynamic_batch=dynamic_batch),
+        input_names=form.input_names,
+        output_names=form.output_names,
+        custom_translation_table=onnx_translation_table(),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    # OpenVINO reads a loop only where the values that it carries have types, which shape inference gives them.
+    onnx.save(onnx.shape_inference.infer_shapes(program.model_proto), target)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings tell of its own optimizations
+    session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
+
+    def run(*values: Tensor) -> list[Tensor]:
+        feed = dict(zip(form.input_names, (value.numpy() for value in values)))
+        return [torch.from_numpy(np.asarray(value)) for value in session.run(list(form.output_names), feed)]
+
+    return run
 
 
 def _export(
     detector: SSD,
     path: Path,
-    write: Callable[[FixedForm, tuple[Tensor, Tensor], Path], Run],
-    batch_size: int,
+    write: Write,
+    batch_size: int | None,
     image_size: int | tuple[int, int] | None,
+    postprocess: bool,
 ) -> None:
-    if not isinstance(detector, SSD):
-        raise TypeError(f"export takes the SSD or M2Det itself: got a {type(detector).__name__}")
-    if batch_size < 1:
-        raise InputError(f"batch_size is at least 1: got {batch_size}")
-    size, given = detector.image_size, as_size(image_size)
-    if size is None and given is None:
-        raise InputError(
-            "this detector takes images of any size, and an exported one takes a single one: give image_size"
-        )
-    if size is not None and given not in (None, size):
-        raise InputError(f"this detector takes images of {size}, not of {given}")
+    model = frozen_copy(detector)
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size is at least 1, or None for any: got {batch_size}")
+    size = export_size(detector, image_size)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
-    model = copy.deepcopy(detector).cpu().float().eval().requires_grad_(False)
-    inputs = _probe(batch_size, len(model.image_mean), size or given or (0, 0))
+    images, sizes = probe(batch_size or 2, len(model.image_mean), size)
+    # A batch of any size is shown one that tracing did not see.
+    others = [probe(3, len(model.image_mean), size)] if batch_size is None else []
+
+    def fill_raw(partial: Path) -> None:
+        form = RawForm(model, size).eval()
+        run = write(form, (images,), batch_size is None, partial)
+        for batch, _ in [(images, sizes), *others]:
+            check_raw(form(batch), run(batch))
 
     def fill(partial: Path) -> None:
-        if check(model, write(FixedForm(model).eval(), inputs, partial), inputs):
+        if _fill_and_check(model, partial):
             return
         # Nothing is detected in the probe, so its suppression saw nothing. A twin that keeps every score shows it.
         twin = copy.deepcopy(model)
         twin.postprocess.score_threshold = 0.0
-        check(twin, write(FixedForm(twin).eval(), inputs, partial), inputs)
-        write(FixedForm(model).eval(), inputs, partial)
+        _fill_and_check(twin, partial)
+        write(FixedForm(model).eval(), (images, sizes), batch_size is None, partial)
+
+    def _fill_and_check(one: SSD, partial: Path) -> int:
+        run = write(FixedForm(one).eval(), (images, sizes), batch_size is None, partial)
+        return sum(check_detections(one, run, inputs) for inputs in [(images, sizes), *others])
 
     with torch.no_grad():
-        write_atomically(path, fill)
-
-
-def _probe(batch_size: int, channels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Images with structure at every scale, and sizes that differ from them."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.zeros(batch_size, channels, *size)
-    for points in (2, 8, 32, min(size)):
-        noise = torch.rand(batch_size, channels, points, points, generator=generator)
-        images += nn.functional.interpolate(noise, size=size, mode="bilinear") / 4
-    sizes = torch.tensor([[size[0] + 7 * i + 3, size[1] * 2 - 5 * i] for i in range(batch_size)])
-    return images, sizes.clamp(min=2)
-
-
-def check(detector: SSD, run: Run, inputs: tuple[Tensor, Tensor]) -> int:
-    """Compare an exported model's detections with the detector's; returns how many there were.
-
-    Detections are compared as sets, since scores that differ in the last bits may change places.
-
-    Raises:
-        RuntimeError: if they disagree.
-    """
-    expected = detector.forward_fixed(*inputs)
-    got = run(*inputs)
-    for name, one, other in zip(OUTPUT_NAMES, got, expected):
-        if one.shape != other.shape:
-            raise RuntimeError(f"the exported model gives {name} of {tuple(one.shape)}: expected {tuple(other.shape)}")
-    total = lost = 0
-    for i, size in enumerate(inputs[1].tolist()):
-        theirs, ours = ([value[i][: int(side[3][i])] for value in side[:3]] for side in (got, expected))
-        total += len(ours[0])
-        limit = len(expected[1][i])
-        lost += _unmatched(_above_cut(ours, limit), theirs, max(size))
-        lost += _unmatched(_above_cut(theirs, limit), ours, max(size))
-        if min(len(ours[1]), len(theirs[1])) == limit:  # whichever detections they are at the cut, they score as much
-            lost += int(((got[1][i] - expected[1][i]).abs() > 1e-3).sum())
-    # A box at the very edge of a threshold may fall to either side.
-    if lost > 0.01 * total + 1e-9 and lost > 2:
-        raise RuntimeError(f"the exported model disagrees with the detector on {lost} of {total} detections")
-    return total
-
-
-def _above_cut(found: list[Tensor], limit: int) -> list[Tensor]:
-    """Detections (boxes, scores, labels) without those that score as the last one of a full list: of many with equal
-    scores, as an untrained network gives, the last bits choose which ones stay.
-    """
-    keep = found[1] > found[1].min() + 1e-3 if len(found[1]) == limit else torch.ones(len(found[1]), dtype=torch.bool)
-    return [value[keep] for value in found]
-
-
-def _unmatched(ours: list[Tensor], theirs: list[Tensor], side: int) -> int:
-    """Number of `ours` (boxes, scores, labels) that lack a counterpart within a thousandth of image and score."""
-    if len(ours[0]) == 0 or len(theirs[0]) == 0:
-        return len(ours[0])
-    boxes = (ours[0][:, None] - theirs[0][None]).abs().amax(-1) < 1e-3 * side
-    scores = (ours[1][:, None] - theirs[1][None]).abs() < 1e-3
-    labels = ours[2][:, None] == theirs[2][None]
-    return int((~(boxes & scores & labels).any(1)).sum())
+        write_atomically(path, fill if postprocess else fill_raw)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from detectors.inference.openvino import OpenVINODetector
 from detectors.models.anchors import DefaultBoxes
 from detectors.models.detector import Detector
 from detectors.models.inputs import check_images, image_sizes, stretch
@@ -29,7 +30,7 @@ class MultiScale(nn.Module):
         flip: also look at each scale's mirror image.
 
     Raises:
-        TypeError: for a detector with default boxes of its own kind.
+        TypeError: for a detector with default boxes of its own kind, or with the engine openvino.
         ValueError: without scales, or for one that is not positive or too small for the detector.
 
     >>> import torch
@@ -45,6 +46,8 @@ class MultiScale(nn.Module):
         super().__init__()
         if not scales or not all(scale > 0 for scale in scales):
             raise ValueError(f"scales are one or more positive numbers: got {list(scales)}")
+        if isinstance(detector, OpenVINODetector):
+            raise TypeError("an OpenVINODetector takes images of one size: deploy with engine='torch'")
         if not isinstance(detector.anchors, DefaultBoxes):
             raise TypeError(
                 f"scales are known to DefaultBoxes alone: the detector has a {type(detector.anchors).__name__}"

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from detectors.ops.box_coder import BoxCoder
-from detectors.ops.nms import batched_soft_nms, check_limits, check_settings, ordered_top_k
+from detectors.ops.nms import batched_soft_nms, check_limits, check_settings
+from detectors.ops.top_k import ordered_top_k
 
 _DEFAULT_IOU_THRESHOLDS = {"linear": 0.3, "gaussian": 0.3, "hard": 0.45}
 
@@ -100,10 +101,17 @@ class PostProcess(nn.Module):
         Raises ValueError if the shapes do not fit.
         """
         self._check(box_regression, scores, priors, sizes)
-        boxes = self._boxes(box_regression, priors, sizes)
+        return self.select(self.box_coder.decode(box_regression.float(), priors.float()), scores, sizes)
+
+    def select(self, boxes: Tensor, scores: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `forward`, from boxes that are decoded already: `boxes` is (N, P, 4) in xyxy as fractions."""
+        scale = sizes.flip(-1).float().repeat(1, 2)[:, None]  # [N, 1, 4]: width, height, width, height
+        boxes = boxes * scale
+        if self.clip:
+            boxes = boxes.clamp(min=0).minimum(scale)
+        scores = scores.float()
         # NaN is above nothing.
-        scores = scores.float().transpose(1, 2)  # [N, C, P]
-        scores = torch.where(scores > self.score_threshold, scores, -1.0).contiguous()
+        scores = torch.where(scores > self.score_threshold, scores, -1.0).transpose(1, 2)  # [N, C, P]
         count = min(self.candidates_per_class, scores.shape[2])
         scores, candidate = ordered_top_k(scores, count)  # [N, C, M]
         boxes = boxes.gather(1, candidate.flatten(1)[..., None].expand(-1, -1, 4)).unflatten(1, candidate.shape[1:])
@@ -128,12 +136,6 @@ class PostProcess(nn.Module):
             f"score_threshold={self.score_threshold}, nms={self.nms!r}, iou_threshold={self.iou_threshold}, "
             f"max_per_image={self.max_per_image}"
         )
-
-    def _boxes(self, box_regression: Tensor, priors: Tensor, sizes: Tensor) -> Tensor:
-        """Decode to absolute xyxy, float32 (N, P, 4)."""
-        scale = sizes.flip(-1).float().repeat(1, 2)[:, None]  # [N, 1, 4]: width, height, width, height
-        boxes = self.box_coder.decode(box_regression.float(), priors.float()) * scale
-        return boxes.clamp(min=0).minimum(scale) if self.clip else boxes
 
     @staticmethod
     def _check(box_regression: Tensor, scores: Tensor, priors: Tensor, sizes: Tensor) -> None:

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detectors.ops.top_k import ordered_top_k, top_k_of_keys
+
 METHODS = ("linear", "gaussian", "hard")
 
 # Beyond this many candidates a row no longer fits the registers of one Triton program.
@@ -254,16 +256,17 @@ def trimmed_greedy_nms(
     """
     index = scores.new_full((len(scores), max_picks), -1, dtype=torch.int64)
     value = scores.new_full((len(scores), max_picks), -1.0)
-    boxes, scores = _candidates(boxes, scores)
+    scores = scores.where((scores >= 0) & scores.isfinite(), -1.0)
     counts = (scores >= 0).sum(dim=1)
     busy = counts.nonzero()[:, 0]
     if len(busy) == 0:
         return index, value
     # Columns stay in order, for of equal scores the first is picked.
-    columns = ordered_top_k(scores[busy], int(counts.max()))[1].sort(dim=1).values
-    scores = scores[busy].gather(1, columns)
-    boxes = boxes[busy].gather(1, columns[..., None].expand(-1, -1, 4))
-    at, picked = plain_greedy_nms(boxes, scores, method, iou_threshold, sigma, min_score, max_picks)
+    columns = top_k_of_keys(scores[busy], int(counts.max()))[1].sort(dim=1).values
+    own = boxes[(busy // (len(scores) // len(boxes)))[:, None], columns]
+    at, picked = plain_greedy_nms(
+        own, scores[busy].gather(1, columns), method, iou_threshold, sigma, min_score, max_picks
+    )
     index[busy] = columns.gather(1, at.clamp(min=0)).where(at >= 0, -1)
     value[busy] = picked
     return index, value
@@ -316,23 +319,3 @@ def plain_greedy_nms(
         lowered = lowered.masked_fill((iou > 0) & (lowered < _single(min_score)), -1.0)
         scores = torch.where(scores >= 0, lowered, scores)
     return index, value
-
-
-@torch.library.custom_op("pyramids::ordered_top_k", mutates_args=())
-def ordered_top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest values of every row, in falling order, and their positions.
-
-    `values` is float32 (..., P), each at least 0 or exactly -1 for "none"; k is at most P. Of equal values the earlier
-    one comes first and is kept at the cut, which `torch.topk` leaves open. Returns values (..., k) and int64 (..., k).
-    """
-    # The bits of such floats rise with their value, so value and position make one unique integer.
-    position = torch.arange(values.shape[-1], device=values.device)
-    key = (values.view(torch.int32).long() << 32) - position
-    index = -key.topk(k, dim=-1).values & 0xFFFFFFFF
-    return values.gather(-1, index), index
-
-
-@ordered_top_k.register_fake
-def _(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    shape = (*values.shape[:-1], k)
-    return values.new_empty(shape), values.new_empty(shape, dtype=torch.int64)

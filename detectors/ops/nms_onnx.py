@@ -13,10 +13,8 @@ from onnxscript import BOOL, FLOAT, INT64, ir, script
 from onnxscript import opset18 as op
 
 # Importing these registers the operators.
-from detectors.ops.nms import (
-    greedy_nms,  # noqa: F401
-    ordered_top_k,  # noqa: F401
-)
+from detectors.ops.nms import greedy_nms  # noqa: F401
+from detectors.ops.top_k import ordered_top_k  # noqa: F401
 
 
 def onnx_translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -224,7 +224,10 @@ def test_bad_requests_are_refused():
     deployed = model.deploy()
     with pytest.raises(TypeError, match="got a DeployedDetector"):
         DeployedDetector(deployed)
-    with pytest.raises(TypeError, match="export takes the SSD or M2Det itself: got a DeployedDetector"):
+    with pytest.raises(
+        TypeError,
+        match="export takes the SSD or M2Det itself: got a DeployedDetector; what was deployed was made from one",
+    ):
         export_program(deployed, "deployed.pt2")
     sizes = torch.tensor([[64, 64]])
     with pytest.raises(ValueError, match=r"a batch is RGB, .* got the shape \(1, 1, 64, 64\)"):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from detectors.ops.nms import batched_soft_nms, greedy_nms, ordered_top_k, plain_greedy_nms, soft_nms
+from detectors.ops.nms import batched_soft_nms, greedy_nms, plain_greedy_nms, soft_nms
+from detectors.ops.top_k import ordered_top_k
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 METHODS = ("linear", "gaussian", "hard")
@@ -324,13 +325,20 @@ def test_bad_tensors() -> None:
         soft_nms(torch.zeros(3, 4, dtype=torch.int64), torch.zeros(3))
 
 
-def test_ordered_top_k_keeps_the_earlier_of_equals() -> None:
-    values = random_scores(6, 500).round(decimals=1)
-    values[0], values[1, 250:] = -1.0, -1.0
-    top, index = ordered_top_k(values, 40)
-    order = values.sort(dim=1, descending=True, stable=True)
-    torch.testing.assert_close(top, order.values[:, :40], rtol=0, atol=0)
-    torch.testing.assert_close(index, order.indices[:, :40], rtol=0, atol=0)
+@pytest.mark.parametrize("share", [1.0, 0.02])  # of scores that are there: many go one way on the CPU, few another
+@pytest.mark.parametrize("scattered", [False, True])
+def test_ordered_top_k_keeps_the_earlier_of_equals(share: float, scattered: bool) -> None:
+    values = random_scores(2, 3, 500).round(decimals=1)
+    values = values.where(torch.rand(values.shape, generator=torch.Generator().manual_seed(1)) < share, -1.0)
+    values[0, 0], values[0, 1, 250:] = -1.0, -1.0
+    given = values.transpose(1, 2).contiguous().transpose(1, 2) if scattered else values
+    top, index = ordered_top_k(given, 40)
+    order = values.sort(dim=2, descending=True, stable=True)
+    torch.testing.assert_close(top, order.values[..., :40], rtol=0, atol=0)
+    there = top >= 0
+    assert there.any()
+    assert torch.equal(index[there], order.indices[..., :40][there])
+    assert ((index >= 0) & (index < 500)).all()
 
 
 def test_operators_keep_the_rules_of_torch_library() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from detectors.models.postprocess import PostProcess
-from detectors.ops.nms import batched_soft_nms, greedy_nms, ordered_top_k, soft_nms
+from detectors.ops.nms import batched_soft_nms, greedy_nms, soft_nms
+from detectors.ops.top_k import ordered_top_k
 
 METHODS = ("linear", "gaussian", "hard")
 

@@ -1,0 +1,75 @@
+"""The largest values of every row, equal ones in the order of their positions, as an operator.
+
+A graph that is compiled or exported holds the operator as one node; ONNX has a translation (`nms_onnx`).
+"""
+
+import torch
+from torch import Tensor
+
+
+@torch.library.custom_op("pyramids::ordered_top_k", mutates_args=())
+def ordered_top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest values of every row, in falling order, and their positions.
+
+    `values` is float32 (..., P), each at least 0 or exactly -1 for "none"; k is at most P. Of equal values the earlier
+    one comes first and is kept at the cut, which `torch.topk` leaves open. Returns values (..., k) and int64 (..., k);
+    where the value is -1 the position means nothing.
+    """
+    if values.device.type == "cpu" and values.numel():
+        found = _top_k_of_few(values, k)
+        if found is not None:
+            return found
+    return top_k_of_keys(values, k)
+
+
+def top_k_of_keys(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`ordered_top_k` with positions that differ within a row, those of -1 too."""
+    values = values.contiguous()
+    # The bits of such floats rise with their value, so value and position make one unique integer.
+    position = torch.arange(values.shape[-1], device=values.device)
+    key = (values.view(torch.int32).long() << 32) - position
+    index = -key.topk(k, dim=-1).values & 0xFFFFFFFF
+    return values.gather(-1, index), index
+
+
+def _top_k_of_few(values: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """`ordered_top_k` by sorting what is not -1; None where that is so much that sorting does not pay.
+
+    A detector's threshold leaves one score in thousands. With 150 of 80 x 12,810 the whole post-processing takes 0.35
+    of its time with `top_k_of_keys`.
+    """
+    # Scores come as (N, P, C) in memory, whose rows of P lie scattered: they are read as they lie.
+    scattered = values.dim() == 3 and values.transpose(1, 2).is_contiguous()
+    lines = values.transpose(1, 2) if scattered else values
+    lines = lines.reshape(-1, lines.shape[-1])
+    used = (lines.amax(dim=1) >= 0).nonzero()[:, 0]
+    if len(used) * 8 > len(lines) and scattered:
+        return None
+    lines = lines[used]
+    line, place = (lines >= 0).nonzero(as_tuple=True)
+    if len(line) * 32 > values.numel():
+        return None
+    value, line = lines[line, place], used[line]
+    row, column = line, place
+    if scattered:
+        classes, priors = values.shape[1:]
+        row, column = line // priors * classes + place, line % priors
+    # Stable sorts, by value and then by row, leave equal values in the order of their columns.
+    order = value.sort(descending=True, stable=True).indices
+    order = order[row[order].sort(stable=True).indices]
+    row, column, value = row[order], column[order], value[order]
+    counts = torch.bincount(row, minlength=values.numel() // values.shape[-1])
+    place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+    kept = place < k
+    row, column, value, place = row[kept], column[kept], value[kept], place[kept]
+    top = values.new_full((len(counts), k), -1.0)
+    index = torch.zeros((len(counts), k), dtype=torch.int64)
+    top[row, place], index[row, place] = value, column
+    shape = (*values.shape[:-1], k)
+    return top.view(shape), index.view(shape)
+
+
+@ordered_top_k.register_fake
+def _(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    shape = (*values.shape[:-1], k)
+    return values.new_empty(shape), values.new_empty(shape, dtype=torch.int64)

@@ -1,0 +1,147 @@
+"""OpenVINO as the engine: the detector's contract and numbers, and its files."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from detectors.inference.export import export_program
+from detectors.inference.multiscale import MultiScale
+from detectors.inference.quantize import export_openvino
+
+openvino = pytest.importorskip("openvino", reason="OpenVINO comes with the extra `openvino`")
+
+SIZES = torch.tensor([[48, 80], [64, 64]])
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return tiny("m2det", spread=30, class_names=["cat", "dog", "emu"]).eval()
+
+
+@pytest.fixture(scope="module")
+def deployed(model):
+    return model.deploy(engine="openvino")
+
+
+def batch(count=2):
+    torch.manual_seed(3)
+    return torch.rand(count, 3, 64, 64)
+
+
+def assert_same(got, expected):
+    assert got[3].tolist() == expected[3].tolist()
+    assert got[3].min() > 0
+    for one, other in zip(got[:3], expected[:3]):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+
+
+def test_detections_are_the_originals(model, deployed):
+    for count in (2, 1):
+        assert_same(
+            deployed.forward_fixed(batch(count), SIZES[:count]), model.forward_fixed(batch(count), SIZES[:count])
+        )
+    images = [torch.rand(3, 48, 80), torch.rand(3, 64, 64)]
+    for ours, theirs in zip(deployed(images), model(images), strict=True):
+        assert len(theirs["boxes"]) > 0
+        assert sorted(ours) == sorted(theirs)
+        torch.testing.assert_close(ours["scores"], theirs["scores"], atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(ours["boxes"], theirs["boxes"], atol=1e-2, rtol=1e-4)
+    assert (deployed.class_names, deployed.image_size) == (["cat", "dog", "emu"], (64, 64))
+
+
+def test_copies_and_pickles_give_the_same_detections(deployed):
+    expected = deployed.forward_fixed(batch(), SIZES)
+    for other in (copy.deepcopy(deployed), pickle.loads(pickle.dumps(deployed))):
+        assert all(torch.equal(a, b) for a, b in zip(other.forward_fixed(batch(), SIZES), expected, strict=True))
+
+
+def test_few_batch_sizes_are_kept_compiled(deployed):
+    deployed = copy.deepcopy(deployed)
+    for count in range(1, 7):
+        deployed.forward_fixed(batch(count), SIZES[:1].expand(count, 2))
+    assert list(deployed._compiled) == [3, 4, 5, 6]
+
+
+def test_results_are_not_overwritten_by_the_next_call(deployed):
+    first = deployed.forward_fixed(batch(), SIZES)
+    kept = [value.clone() for value in first]
+    deployed.forward_fixed(1 - batch(), SIZES)
+    assert all(torch.equal(a, b) for a, b in zip(first, kept, strict=True))
+
+
+def test_the_network_in_a_file(model, tiny, tmp_path):
+    path = tmp_path / "network.xml"
+    export_openvino(model, path)
+    assert_same(
+        model.deploy(engine="openvino", network=path).forward_fixed(batch(), SIZES),
+        model.forward_fixed(batch(), SIZES),
+    )
+    with pytest.raises(ValueError, match="network of another detector"):
+        tiny("m2det", num_classes=5).deploy(engine="openvino", network=path)
+    with pytest.raises(ValueError, match=r"\.xml file with a \.bin"):
+        model.deploy(engine="openvino", network=tmp_path / "network.bin")
+    (tmp_path / "network.bin").unlink()
+    with pytest.raises(FileNotFoundError):
+        model.deploy(engine="openvino", network=path)
+
+
+def test_int8_stays_close(model, deployed, tmp_path, monkeypatch):
+    pytest.importorskip("nncf", reason="NNCF comes with the extra `openvino`")
+    monkeypatch.setattr("detectors.inference.quantize.convert", lambda detector: deployed.network.model())
+    path = tmp_path / "int8.xml"
+    calibration = [batch(4), 1 - batch(4)]
+    export_openvino(model, path, calibration=calibration)
+    quantized = model.deploy(engine="openvino", network=path)
+    network = quantized.network.model()
+    kinds = [node.get_type_name() for node in network.get_ops()]
+    assert kinds.count("FakeQuantize") > 10
+    with torch.no_grad():
+        regression, logits, priors = model.forward_head(batch(4))
+    boxes, scores = quantized._run(batch(4))
+    expected = model.postprocess.box_coder.decode(regression, priors)
+    assert (boxes - expected).abs().mean() < 0.02
+    assert (scores - logits.softmax(-1)[..., 1:]).abs().mean() < 0.05
+    # Eight bits of an image's width are too coarse for a box: nothing is quantized after the predictors.
+    waiting, seen = [port.get_node() for port in network.outputs], set()
+    while waiting:
+        node = waiting.pop()
+        assert node.get_type_name() != "FakeQuantize"
+        if node.get_type_name() != "Convolution" and node.get_friendly_name() not in seen:
+            seen.add(node.get_friendly_name())
+            waiting += [port.get_source_output().get_node() for port in node.inputs()]
+    assert len(seen) > 10
+
+
+def test_bad_requests(model, deployed, tiny, tmp_path):
+    with pytest.raises(ValueError, match="engine is 'torch' or 'openvino': got 'tensorrt'"):
+        model.deploy(engine="tensorrt")
+    with pytest.raises(ValueError, match="OpenVINO compiles every network"):
+        model.deploy(engine="openvino", compile=True)
+    with pytest.raises(ValueError, match="for engine='openvino'"):
+        model.deploy(network="network.xml")
+    with pytest.raises(ValueError, match="float64"):
+        model.deploy(engine="openvino", dtype=torch.float64)
+    with pytest.raises(ValueError, match="images of one size"):
+        tiny(image_size=None).deploy(engine="openvino")
+    with pytest.raises(ValueError, match=r"takes images of \(64, 64\): got \(32, 64\)"):
+        deployed.forward_fixed(torch.rand(1, 3, 32, 64), SIZES[:1])
+    with pytest.raises(ValueError, match="cannot be trained"):
+        deployed.train()
+    with pytest.raises(TypeError, match="export takes the SSD or M2Det itself: got a OpenVINODetector"):
+        export_program(deployed, tmp_path / "deployed.pt2")
+    with pytest.raises(TypeError, match="OpenVINODetector takes images of one size"):
+        MultiScale(deployed)
+    with pytest.raises(ValueError, match=r"an \.xml and a \.bin"):
+        export_openvino(model, tmp_path / "network.onnx")
+    with pytest.raises(ValueError, match="at least one image"):
+        export_openvino(model, tmp_path / "network.xml", calibration=[])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_precision_that_the_processor_lacks_is_told(model, deployed, monkeypatch):
+    monkeypatch.setattr("detectors.inference.openvino.convert", lambda detector: deployed.network.model())
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *arguments: ["FP32"])
+    with pytest.warns(UserWarning, match=r"no instructions for torch.bfloat16: OpenVINO computes in float32"):
+        model.deploy(engine="openvino", dtype=torch.bfloat16)
