@@ -16,11 +16,13 @@ def speed(source: Source) -> list[str]:
             number(row["images_per_second"]),
             number(row["detections"]),
             f"{row['times_faster']:.2f}" if "times_faster" in row else "",
+            number(row["network_ms"]) if "network_ms" in row else "",
+            f"{row['network_times_faster']:.2f}" if "network_times_faster" in row else "",
         ]
         for row in timed
     ]
     head = ["detector", "size", "suppression", "way", "batch", "ms [quartiles]", "images/s", "detections"]
-    lines = [*table([*head, "times faster than eager"], body, left=4)]
+    lines = [*table([*head, "times faster than eager", "network alone, ms", "times faster"], body, left=4)]
     full = [row for row in timed if row["load"] == "full" and row["batch"] == 1]
     if full:
         models = list(dict.fromkeys(row["model"] for row in full))

@@ -8,7 +8,7 @@ models' own thresholds it has less. Both stand in the table.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,14 @@ from torchvision.models import detection as torchvision_detection
 from benchmarks.command import Cell, Command, run_cells
 from benchmarks.results import Results
 from benchmarks.roofline import roofline
+from benchmarks.speed_ways import DTYPES, Opened, Way, open_way, possible
 from benchmarks.timing import compare, measure
 from detectors import SSD, DeployedDetector, create_detector, list_detectors
 from detectors.errors import InputError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-OURS_CPU = ("m2det_320_vgg16", "m2det_320_vgg16 released", "ssd_320_vgg16", "m2det_320_efficientnet_lite0")
+PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+SMALL = "m2det_320_efficientnet_lite0"
+OURS_CPU = ("m2det_320_vgg16", "m2det_320_vgg16 released", "ssd_320_vgg16", SMALL)
 OURS_GPU = (
     *OURS_CPU,
     "m2det_512_vgg16",
@@ -33,6 +35,7 @@ OURS_GPU = (
     "ssd_512_vgg16",
     "dssd_320_vgg16",
 )
+COMPILED_BF16 = Way("deploy", "bf16", compiled=True)
 # torchvision's detectors, and the size that each resizes a square image to.
 THEIRS = {
     "ssd300_vgg16": 300,
@@ -44,18 +47,28 @@ THEIRS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Measurements of a budget: presets of ours, models of torchvision's, ways to deploy, images and batch sizes."""
+    """Measurements of a budget: presets of ours, models of torchvision's, presets that are compiled and that run in
+    other runtimes, images and batch sizes.
+    """
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
     compiled: tuple[str, ...]
     images: int
     batches: tuple[int, ...] = ()
+    runtimes: tuple[str, ...] = ()
 
 
 PLANS = {
-    "smoke": Plan(("ssd_320_efficientnet_lite0",), (), (), 2),
-    "cpu": Plan(OURS_CPU, ("ssd300_vgg16", "retinanet_resnet50_fpn_v2"), OURS_CPU[:2], 12),
+    "smoke": Plan(("ssd_320_efficientnet_lite0",), (), (), 2, (), ("ssd_320_efficientnet_lite0",)),
+    "cpu": Plan(
+        OURS_CPU,
+        ("ssd300_vgg16", "retinanet_resnet50_fpn_v2"),
+        (*OURS_CPU[:2], SMALL),
+        12,
+        (),
+        ("m2det_320_vgg16 released", SMALL),
+    ),
     "gpu": Plan(
         OURS_GPU, tuple(THEIRS), ("m2det_320_vgg16", "m2det_320_vgg16 released", "m2det_512_vgg16"), 100, (32,)
     ),
@@ -99,7 +112,7 @@ class Speed(Command):
         results = Results(self.output, "speed", device, {"images": plan.images, "budget": self.budget})
         cells = list(self._cells(names, plan, device))
         if self.roofline:
-            for precision in DTYPES:
+            for precision in PRECISIONS:
                 take = partial(self._roofline, names[0], precision, plan, device)
                 cells.append(Cell(f"roofline/{names[0]}/{precision}", {"kind": "roofline", "model": names[0]}, take))
         run_cells(results, cells, "speed")
@@ -110,25 +123,25 @@ class Speed(Command):
         original = lru_cache(maxsize=1)(build_ours)  # thresholds and ways of one model follow each other
         for name in names:
             for threshold, load in ((None, "own threshold"), (0.0, "full")):
-                ways: list[tuple[str, str, bool]] = [("eager", "fp32", False)]
-                ways += [("deploy", precision, False) for precision in DTYPES]
+                ways = [Way("eager"), *(Way("deploy", precision) for precision in PRECISIONS)]
                 if name in plan.compiled and load == "full":
-                    ways += [("deploy", precision, True) for precision in DTYPES]
-                for how, precision, compiled in ways:
-                    words = [how, precision, *(["compiled"] if compiled else [])]
-                    columns = {"kind": "speed", "model": name, "load": load, "way": " ".join(words), "batch": 1}
-                    take = partial(self._ours, original, name, threshold, how, precision, compiled, 1, plan, device)
-                    yield Cell(f"{name}/{load}/{columns['way']}/1", columns, take)
+                    ways += [Way("deploy", precision, compiled=True) for precision in PRECISIONS]
+                if name in plan.runtimes and load == "own threshold":
+                    ways += [Way("onnxruntime"), *(Way("openvino", kind) for kind in ("fp32", "bf16", "int8"))]
+                for way in possible(ways, device):
+                    columns = {"kind": "speed", "model": name, "load": load, "way": str(way), "batch": 1}
+                    take = partial(self._ours, original, name, threshold, way, 1, plan, device)
+                    yield Cell(f"{name}/{load}/{way}/1", columns, take)
             for batch in plan.batches if name in plan.compiled else ():
                 columns = {
                     "kind": "speed",
                     "model": name,
                     "load": "full",
-                    "way": "deploy bf16 compiled",
+                    "way": str(COMPILED_BF16),
                     "batch": batch,
                 }
-                take = partial(self._ours, original, name, 0.0, "deploy", "bf16", True, batch, plan, device)
-                yield Cell(f"{name}/full/deploy bf16 compiled/{batch}", columns, take)
+                take = partial(self._ours, original, name, 0.0, COMPILED_BF16, batch, plan, device)
+                yield Cell(f"{name}/full/{COMPILED_BF16}/{batch}", columns, take)
         for name in plan.theirs:
             for threshold, load in ((None, "own threshold"), (0.0, "full")):
                 columns = {
@@ -146,19 +159,18 @@ class Speed(Command):
         build: Callable[[str, float | None], SSD],
         name: str,
         threshold: float | None,
-        how: str,
-        precision: str,
-        compiled: bool,
+        way: Way,
         batch: int,
         plan: Plan,
         device: torch.device,
     ) -> Mapping[str, Any]:
         detector = build(name, threshold).to(device)
         size = (detector.image_size or (320, 320))[0]
-        if how == "eager":
-            return {"size": size, **_time(detector, size, batch, plan.images, device)}
-        model = detector.deploy(dtype=DTYPES[precision], compile=compiled)
-        return {"size": size, **_time(model, size, batch, plan.images, device, baseline=detector)}
+        model, eager = open_way(way, detector), open_way(Way("eager"), detector)
+        baseline = None if way.runtime == "eager" else eager
+        row = _time(model.whole, size, batch, plan.images, device, baseline=baseline and baseline.whole)
+        inputs = [(torch.rand(batch, 3, size, size, device=device),) for _ in range(4)]
+        return {"size": size, **row, **_time_network(model, baseline, inputs, plan.images, device)}
 
     def _theirs(self, name: str, threshold: float | None, plan: Plan, device: torch.device) -> Mapping[str, Any]:
         return {
@@ -176,8 +188,24 @@ class Speed(Command):
         return {"precision": precision, "batch": batch, **found}
 
 
+def _time_network(
+    model: Opened, baseline: Opened | None, inputs: list[tuple[Tensor]], images: int, device: torch.device
+) -> Mapping[str, Any]:
+    """Latency of the network alone, all default boxes and scores its result, and how many times faster it is."""
+    with torch.no_grad():
+        if baseline is None:
+            return {"network_ms": measure(model.network, inputs, device=device, repeats=images).median_ms}
+        timing, ratio = compare(baseline.network, model.network, inputs, device=device, repeats=images)
+    return {"network_ms": timing.median_ms, "network_times_faster": ratio}
+
+
 def _time(
-    model: nn.Module, size: int, batch: int, images: int, device: torch.device, baseline: nn.Module | None = None
+    model: Callable[[list[Tensor]], list[dict[str, Tensor]]],
+    size: int,
+    batch: int,
+    images: int,
+    device: torch.device,
+    baseline: Callable[[list[Tensor]], list[dict[str, Tensor]]] | None = None,
 ) -> Mapping[str, Any]:
     """Latency of `model(images)`, images as they lie on the device, how many detections it gave, and how many times
     faster it is than a baseline.
@@ -208,11 +236,12 @@ def _print_table(results: Results) -> None:
     from rich.table import Table
 
     table = Table(title="From image to boxes: median latency, and how many times faster than eager")
-    for name in ("model", "NMS load", "way", "batch", "ms", "images/s", "times faster"):
+    for name in ("model", "NMS load", "way", "batch", "ms", "images/s", "times faster", "network ms", "times faster"):
         table.add_column(name, justify="left" if name in ("model", "NMS load", "way") else "right")
     for row in results.rows:
         if row["kind"] == "speed" and "median_ms" in row:
             times = f"{row['times_faster']:.2f}" if "times_faster" in row else ""
             numbers = (str(row["batch"]), f"{row['median_ms']:.1f}", f"{row['images_per_second']:.1f}", times)
-            table.add_row(row["model"], row["load"], row["way"], *numbers)
+            network = [f"{row[key]:.2f}" if key in row else "" for key in ("network_ms", "network_times_faster")]
+            table.add_row(row["model"], row["load"], row["way"], *numbers, *network)
     Console().print(table)

@@ -118,21 +118,30 @@ class OpenVINODetector(InferenceDetector):
         self.eval()
 
     def _check_network(self, detector: SSD, path: str | os.PathLike[str]) -> None:
-        model, form = self.network.model(), RawForm(detector, export_size(detector, None))
-        taken = [str(port.partial_shape) for port in (*model.inputs, *model.outputs)]
-        priors, (height, width) = len(form.priors), export_size(detector, None)
+        import openvino
+
+        model, (height, width) = self.network.model(), export_size(detector, None)
+        priors = len(RawForm(detector, (height, width)).priors)
+        taken = [port.partial_shape for port in (*model.inputs, *model.outputs)]
         expected = [
-            f"[?,{len(self.image_mean)},{height},{width}]",
-            f"[?,{priors},4]",
-            f"[?,{priors},{self.num_classes - 1}]",
+            openvino.PartialShape(shape)
+            for shape in (
+                [-1, len(self.image_mean), height, width],
+                [-1, priors, 4],
+                [-1, priors, self.num_classes - 1],
+            )
         ]
-        if taken != expected:
-            raise InputError(f"{path} is a network of another detector: it has {taken}, this detector {expected}")
+        # A shape may be known in part, as [?,12804..,3].
+        if len(taken) != len(expected) or not all(map(openvino.PartialShape.compatible, taken, expected)):
+            raise InputError(
+                f"{path} is a network of another detector: it has {[str(shape) for shape in taken]}, this detector "
+                f"{[str(shape) for shape in expected]}"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_compiled": {}}
 
-    def _run(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def run_network(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """A batch to boxes `(N, P, 4)` as fractions and scores `(N, P, C)`, in memory of their own."""
         if len(batch) not in self._compiled:
             while len(self._compiled) >= _MOST_BATCH_SIZES:
@@ -170,7 +179,7 @@ class OpenVINODetector(InferenceDetector):
                 f"this engine takes images of {self.image_size}: got {tuple(batch.shape[2:])}; for other sizes deploy "
                 "with engine='torch'"
             )
-        boxes, scores = self._run(batch.float().contiguous())
+        boxes, scores = self.run_network(batch.float().contiguous())
         found: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess.select(boxes, scores, sizes)
         return found
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -213,6 +214,16 @@ def test_a_broken_head_breaks_no_detection(fault, dtype):
     if fault == "equal scores":
         assert found["scores"][0].item() == pytest.approx(0.2)
         assert found["labels"][0] == 1
+
+
+def test_a_precision_that_the_processor_lacks_is_told(monkeypatch):
+    model = lively("resnet18", "fpn", out_channels=32)
+    monkeypatch.setattr("detectors.inference.deploy.has_instructions", lambda device, dtype: dtype == torch.float32)
+    with pytest.warns(UserWarning, match=r"no instructions for torch\.bfloat16"):
+        model.deploy(dtype=torch.bfloat16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.deploy()
 
 
 def test_bad_requests_are_refused():

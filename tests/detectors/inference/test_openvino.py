@@ -1,11 +1,14 @@
 """OpenVINO as the engine: the detector's contract and numbers, and its files."""
 
 import copy
+import json
 import pickle
 
 import pytest
 import torch
+from PIL import Image
 
+from detectors.cli import main
 from detectors.inference.export import export_program
 from detectors.inference.multiscale import MultiScale
 from detectors.inference.quantize import export_openvino
@@ -99,7 +102,7 @@ def test_int8_stays_close(model, deployed, tmp_path, monkeypatch):
     assert kinds.count("FakeQuantize") > 10
     with torch.no_grad():
         regression, logits, priors = model.forward_head(batch(4))
-    boxes, scores = quantized._run(batch(4))
+    boxes, scores = quantized.run_network(batch(4))
     expected = model.postprocess.box_coder.decode(regression, priors)
     assert (boxes - expected).abs().mean() < 0.02
     assert (scores - logits.softmax(-1)[..., 1:]).abs().mean() < 0.05
@@ -112,6 +115,20 @@ def test_int8_stays_close(model, deployed, tmp_path, monkeypatch):
             seen.add(node.get_friendly_name())
             waiting += [port.get_source_output().get_node() for port in node.inputs()]
     assert len(seen) > 10
+
+
+def test_predict_with_the_engine(model, deployed, tmp_path, monkeypatch):
+    monkeypatch.setattr("detectors.inference.openvino.convert", lambda detector: deployed.network.model())
+    model.save_pretrained(tmp_path / "saved")
+    pixels = (batch(1)[0].permute(1, 2, 0) * 255).round().byte()
+    Image.fromarray(pixels.numpy()).save(tmp_path / "photo.png")
+    output = tmp_path / "found"
+    words = ["predict", str(tmp_path / "photo.png"), "--checkpoint", str(tmp_path / "saved"), "--output", str(output)]
+    assert main([*words, "--engine", "openvino", "--precision", "auto"]) == 0
+    found = [one["score"] for one in json.loads((output / "detections.json").read_text())]
+    with torch.no_grad():
+        [expected] = model([pixels.permute(2, 0, 1).float() / 255])
+    torch.testing.assert_close(torch.tensor(found), expected["scores"], atol=1e-3, rtol=1e-3)
 
 
 def test_bad_requests(model, deployed, tiny, tmp_path):
