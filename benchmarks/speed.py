@@ -168,7 +168,7 @@ class Speed(Command):
         size = (detector.image_size or (320, 320))[0]
         model, eager = open_way(way, detector), open_way(Way("eager"), detector)
         baseline = None if way.runtime == "eager" else eager
-        row = _time(model.whole, size, batch, plan.images, device, baseline=baseline and baseline.whole)
+        row = _time(model.whole, size, batch, plan.images, device, baseline=baseline.whole if baseline else None)
         inputs = [(torch.rand(batch, 3, size, size, device=device),) for _ in range(4)]
         return {"size": size, **row, **_time_network(model, baseline, inputs, plan.images, device)}
 

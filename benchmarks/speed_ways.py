@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from detectors import SSD
+from detectors import SSD, OpenVINODetector
 from detectors.inference.deploy import has_instructions
 from detectors.inference.export import export_onnx
 from detectors.inference.quantize import export_openvino
@@ -94,8 +94,8 @@ def _in_openvino(way: Way, detector: SSD) -> Opened:
             height, width = detector.image_size or (320, 320)
             images = torch.rand(_CALIBRATION, len(detector.image_mean), height, width)
             export_openvino(detector, file, calibration=[images])
-        model = detector.deploy(engine="openvino", dtype=DTYPES[way.precision], network=file)
-    return Opened(model, model.run_network)  # type: ignore[attr-defined]
+        model = OpenVINODetector(detector, dtype=DTYPES[way.precision], network=file)
+    return Opened(model, model.run_network)
 
 
 def _in_onnxruntime(detector: SSD) -> Opened:

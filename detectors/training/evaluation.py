@@ -112,7 +112,7 @@ def detect(
     Arguments and errors as of `evaluate`; `progress` is told after each batch how many images it had.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
-    device = next(model.parameters()).device
+    device = next(itertools.chain(model.parameters(), model.buffers())).device  # an engine keeps no parameters
     loader = DataLoader(
         Subset(dataset, range(rank, len(dataset), world)),
         batch_size=batch_size,
