@@ -14,7 +14,7 @@ import numpy as np
 
 from detectors.data.formats.texts import read_lines
 from detectors.data.formats.voc_lists import Keys, list_files
-from detectors.data.formats.voc_xml import VocAnnotation, read_annotation
+from detectors.data.formats.voc_xml import VocAnnotation, VocBoxes, read_annotation
 from detectors.data.pictures import PictureFinder
 from detectors.data.problems import Problem, note
 from detectors.data.records import RawBoxes, RawImage, RawSplit, Splits, read_as_fractions
@@ -52,8 +52,10 @@ class VocFolder:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+        self.boxes = VocBoxes()
+        """Those of `annotations`."""
         files = tree.with_suffix(".xml")
-        read = (read_annotation(tree.located(file)) for file in files[:50])
+        read = (read_annotation(tree.located(file), VocBoxes()) for file in files[:50])
         known = any(found is not None and not found.error for found in read)
         self.homes = self._find_homes(files) if known else []
         self.listed = any(home.lists for home in self.homes)
@@ -63,14 +65,14 @@ class VocFolder:
     def annotations(self) -> dict[str, VocAnnotation]:
         """The content of each file that is an annotation."""
         files = [file for home in self.homes for file in home.files.values()]
-        found = ((file, read_annotation(self.tree.located(file))) for file in files)
+        found = ((file, read_annotation(self.tree.located(file), self.boxes)) for file in files)
         return {file: annotation for file, annotation in found if annotation is not None}
 
     @cached_property
     def class_names(self) -> list[str]:
         """The names of all objects in order, the background of labelme apart, which is no class."""
-        found = {name for annotation in self.annotations.values() for name in annotation.names}
-        return sorted(found - {"_background_", "__background__"})
+        named = set(self.boxes.names) if self.annotations else set()
+        return sorted(named - {"_background_", "__background__"})
 
     def read(self, split: str) -> RawSplit:
         """Everything that the annotations of the split's images say.
@@ -117,19 +119,21 @@ class VocFolder:
         image.size = found.size
         for number, reason, kind in found.refused:
             raw.problems.append(Problem(f"{raw.where(image)}: object {number}", reason, kind=kind))
-        own = [labels.get(name, 0) for name in found.names]
-        boxes, count = raw.boxes, len(own)
+        boxes, place = raw.boxes, len(raw.images) - 1
+        start, stop = found.rows.start, found.rows.stop
+        own = [labels.get(name, 0) for name in self.boxes.names[start:stop]]
         if 0 in own:
-            for row in (row for row in range(count) if own[row]):
-                corners = tuple(found.corners[4 * row : 4 * row + 4])
-                boxes.add(len(raw.images) - 1, corners, own[row], found.numbers[row], crowd=found.difficult[row])
+            for row, label in zip(found.rows, own):
+                if label:
+                    corners, number = tuple(self.boxes.corners[4 * row : 4 * row + 4]), self.boxes.numbers[row]
+                    boxes.add(place, corners, label, number, crowd=bool(self.boxes.difficult[row]))
             return
-        boxes.image.extend([len(raw.images) - 1] * count)
-        boxes.corners += found.corners
+        boxes.image.extend([place] * len(own))
+        boxes.corners += self.boxes.corners[4 * start : 4 * stop]
         boxes.label.extend(own)
-        boxes.crowd.extend(found.difficult)
-        boxes.area.extend([math.nan] * count)
-        boxes.names += found.numbers
+        boxes.crowd += self.boxes.difficult[start:stop]
+        boxes.area.extend([math.nan] * len(own))
+        boxes.names.extend(self.boxes.numbers[start:stop])
 
     def _find_homes(self, files: list[str]) -> list[Home]:
         homes: dict[str, Home] = {}

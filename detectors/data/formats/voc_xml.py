@@ -6,7 +6,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from detectors.data.formats.texts import read_bytes
@@ -25,25 +25,38 @@ class Refused(NamedTuple):
 
 
 @dataclass(slots=True)
-class VocAnnotation:
-    """Content of an annotation file; `error` says why it cannot be read, `size` is (height, width).
+class VocBoxes:
+    """Boxes of many files in columns, since there may be a million.
 
-    The boxes are columns, since there may be a million: class `names`, four `corners` each as they stand, 1-based and
-    inclusive, whether they are `difficult`, and the `numbers` of their objects from 1.
+    Class `names`, four `corners` each as they stand, 1-based and inclusive, whether they are `difficult`, and the
+    `numbers` of their objects from 1.
+    """
+
+    names: list[str] = field(default_factory=list)
+    corners: "array[float]" = field(default_factory=lambda: array("d"))
+    difficult: "array[int]" = field(default_factory=lambda: array("b"))
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+
+
+@dataclass(slots=True)
+class VocAnnotation:
+    """Content of an annotation file, whose boxes are the given `rows`; `error` says why it cannot be read.
+
+    `size` is (height, width).
     """
 
     filename: str = ""
     size: tuple[int, int] | None = None
-    names: list[str] = field(default_factory=list)
-    corners: "array[float]" = field(default_factory=lambda: array("d"))
-    difficult: list[bool] = field(default_factory=list)
-    numbers: Sequence[int] = ()
-    refused: list[Refused] = field(default_factory=list)
+    rows: range = range(0)
+    refused: Sequence[Refused] = ()
     error: str = ""
 
 
-def read_annotation(file: str) -> VocAnnotation | None:
-    """The content of an annotation file in any encoding that Python knows; None for XML of another kind."""
+def read_annotation(file: str, boxes: VocBoxes) -> VocAnnotation | None:
+    """The content of an annotation file in any encoding that Python knows; None for XML of another kind.
+
+    Its boxes are appended to `boxes`.
+    """
     try:
         root = parse_xml(read_bytes(file))
     except (ElementTree.ParseError, LookupError, ValueError) as error:
@@ -58,7 +71,9 @@ def read_annotation(file: str) -> VocAnnotation | None:
             found.size = (int(height), int(width)) if min(height, width) >= 1 else None  # some tools write 0
         except (ValueError, OverflowError):
             pass
-    _read_objects(root.findall("object"), found)
+    start = len(boxes.names)
+    found.refused = _read_objects(root.findall("object"), boxes)
+    found.rows = range(start, len(boxes.names))
     return found
 
 
@@ -75,29 +90,28 @@ def parse_xml(content: bytes) -> ElementTree.Element:
     return ElementTree.fromstring(content[declared.end() :].decode(declared[1].decode("ascii")))
 
 
-def _read_objects(items: list[ElementTree.Element], found: VocAnnotation) -> None:
-    """Add the boxes of objects, and why some have none."""
-    corners: list[float] = []
-    add_name, add_difficult = found.names.append, found.difficult.append
+def _read_objects(items: list[ElementTree.Element], boxes: VocBoxes) -> Sequence[Refused]:
+    """Append the boxes of objects; gives why some have none."""
+    refused: list[Refused] = []
+    add_name, add_corners, add_number = boxes.names.append, boxes.corners.extend, boxes.numbers.append
+    add_difficult = boxes.difficult.append
     for number, item in enumerate(items, start=1):
         try:
-            text = item.find("bndbox").findtext  # type: ignore[union-attr]
-            x1, y1, x2, y2 = float(text("xmin")), float(text("ymin")), float(text("xmax")), float(text("ymax"))  # type: ignore[arg-type]
+            text: Any = item.find("bndbox").findtext  # type: ignore[union-attr]
+            x1, y1, x2, y2 = float(text("xmin")), float(text("ymin")), float(text("xmax")), float(text("ymax"))
             name = item.findtext("name").strip()  # type: ignore[union-attr]
         except (AttributeError, TypeError, ValueError):
             name = ""
         # Inclusive corners would turn an empty box into one of a pixel.
         if not name or x2 <= x1 or y2 <= y1:
-            found.refused.append(_refused(number, item))
+            refused.append(_refused(number, item))
             continue
         add_name(sys.intern(name))
-        corners += (x1, y1, x2, y2)
+        add_corners((x1, y1, x2, y2))
         difficult = item.findtext("difficult")
         add_difficult(difficult is not None and difficult.strip() in _TRUE)
-    found.corners = array("d", corners)
-    left_out = {number for number, _, _ in found.refused}
-    numbers = range(1, len(items) + 1)
-    found.numbers = [number for number in numbers if number not in left_out] if left_out else numbers
+        add_number(number)
+    return refused or ()
 
 
 def _refused(number: int, item: ElementTree.Element) -> Refused:
