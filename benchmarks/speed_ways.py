@@ -37,10 +37,13 @@ class Way:
 
 @dataclass(frozen=True)
 class Opened:
-    """A detector opened in one way: from images to detections, and from a batch to all default boxes and scores."""
+    """A detector opened in one way: from images to detections, and from a batch to all default boxes and scores.
+
+    `network` is None where it would have to be compiled once more, on a GPU.
+    """
 
     whole: Callable[[list[Tensor]], list[dict[str, Tensor]]]
-    network: Callable[[Tensor], Any]
+    network: Callable[[Tensor], Any] | None
 
 
 def possible(ways: list[Way], device: torch.device) -> list[Way]:
@@ -67,13 +70,15 @@ def open_way(way: Way, detector: SSD) -> Opened:
     model = detector.deploy(dtype=DTYPES[way.precision], compile=way.compiled)
     if not way.compiled:
         return Opened(model, lambda batch: raw(model, batch))
+    if detector.image_mean.is_cuda:
+        return Opened(model, None)
     plain = detector.deploy(dtype=DTYPES[way.precision])
     compiled = torch.compile(lambda batch: raw(plain, batch), fullgraph=True, dynamic=False)
 
     def network(batch: Tensor) -> Any:
         from torch._inductor import config
 
-        with config.patch(freezing=not batch.is_cuda):  # as the deployed detector compiles itself
+        with config.patch(freezing=True):  # as the deployed detector compiles itself
             return compiled(batch)
 
     return Opened(model, network)

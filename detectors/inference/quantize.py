@@ -5,6 +5,7 @@ measured on calibration images. Jacob et al., "Quantization and Training of Neur
 Integer-Arithmetic-Only Inference", CVPR 2018, arXiv 1712.05877.
 """
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -93,6 +94,7 @@ def _samples(calibration: Iterable[Tensor], size: tuple[int, int], channels: int
 def _quantize(network: Any, samples: list[Any]) -> Any:
     import nncf
 
+    nncf.set_log_level(logging.WARNING)  # else it names each operation that it leaves alone
     return nncf.quantize(
         network,
         nncf.Dataset(samples),
