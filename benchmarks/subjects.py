@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detectors.errors import InputError
+from detectors.errors import InputError, checked_settings
 from pyramids import Neck, NeckSequence, create_neck
 from pyramids.registry import neck_class
 
@@ -57,9 +57,9 @@ def registered(name: str) -> Subject:
         second = build(first.out_channels, first.out_strides)
         return NeckSequence([first, second])
 
-    if name in REFINED:
-        return Subject(name, neck_class(REFINED[name]).default_strides, build_refined)
-    return Subject(name, neck_class(name).default_strides, build)
+    with checked_settings():
+        asked = neck_class(REFINED.get(name, name)).default_strides
+    return Subject(name, asked, build_refined if name in REFINED else build)
 
 
 def peer(path: str) -> Subject:

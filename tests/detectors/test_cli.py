@@ -22,8 +22,9 @@ def test_export(saved, tmp_path, capsys, monkeypatch, kind, exporter):
     """Which exporter is called with what; the exporters have their own tests."""
     path = tmp_path / f"model.{kind}"
 
-    def export(detector, output, *, batch_size):
-        assert (detector.image_size, detector.class_names, batch_size) == ((64, 64), ["cat", "dog", "emu"], 3)
+    def export(detector, output, *, batch_size, postprocess):
+        assert (detector.image_size, detector.class_names) == ((64, 64), ["cat", "dog", "emu"])
+        assert (batch_size, postprocess) == (3, True)
         output.write_bytes(bytes(2_500_000))
 
     monkeypatch.setattr(f"detectors.inference.export.{exporter}", export)

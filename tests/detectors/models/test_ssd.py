@@ -191,14 +191,15 @@ def test_a_hundred_steps_do_not_diverge(tiny, targets, name, loss):
     from detectors.training.config import TrainConfig
 
     model = tiny(name, loss=loss).train()
-    lr = TrainConfig(optimizer="sgd").peak_lr()
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    config = TrainConfig(optimizer="sgd", batch_size=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.peak_lr(), momentum=0.9, weight_decay=5e-4)
     pictures, boxes = images(*[(64, 64)] * 4), targets(2, 1, 3, 0)
     history = []
     for _ in range(100):
         optimizer.zero_grad()
         total = sum(model(pictures, boxes).values())
         total.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         history.append(total.item())
     assert all(math.isfinite(value) for value in history)

@@ -148,7 +148,7 @@ def test_out_of_gpu_memory_says_the_batch_and_what_to_try(
         ({"ema": 1.0}, r"--ema must lie in \[0, 1\): got 1.0"),
         ({"model": "m3det"}, "no detector is named 'm3det'"),
         ({"model": None}, "--model is required"),
-        ({"settings": ["neck.depth=2"]}, "one that its part does not take: .* 'depth'"),
+        ({"settings": ["neck.depth=2"]}, "a setting does not fit: .* 'depth'"),
         ({"settings": ["levels"]}, "a setting is NAME=JSON or PART.NAME=JSON, such as neck.num_levels=2: got 'levels'"),
         ({"accumulate": 3}, "a batch of 2 does not divide into 3 parts on each of 1 processes"),
         ({"precision": "fp16"}, "fp16 needs CUDA"),
