@@ -1,20 +1,50 @@
 """The Triton kernel compiled ahead of time, which takes no GPU: what the assembler says of registers and spills."""
 
+import json
+import os
 import re
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-triton = pytest.importorskip("triton", reason="triton is not installed")
-
 ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
-TYPES = {
-    **{"boxes_ptr": "*fp32", "scores_ptr": "*fp32", "index_ptr": "*i64", "value_ptr": "*fp32"},
-    **{"count": "i32", "rows_per_box_row": "i32", "max_picks": "i32"},
-    **{"iou_threshold": "fp32", "sigma": "fp32", "min_score": "fp32"},
-    **dict.fromkeys(("METHOD", "CANDIDATES", "PICKS"), "constexpr"),
-}
+SIZES = (("linear", 512), ("linear", 4096), ("hard", 4096), ("gaussian", 2048), ("linear", 8192))
+
+# A process of its own, so that Triton's compiler shares none with the other libraries that the tests load.
+COMPILED = """
+import contextlib, io, json, os, sys
+import triton
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from detectors.ops.nms_triton import _METHOD_NUMBERS, _greedy_nms_kernel, _num_warps
+
+for tool in (knobs.nvidia.ptxas, knobs.nvidia.ptxas_blackwell):
+    if not os.path.isfile(tool.path):
+        sys.exit(f"no assembler: {tool.path}")
+types = dict.fromkeys(("boxes_ptr", "scores_ptr", "value_ptr"), "*fp32") | {"index_ptr": "*i64"}
+types |= dict.fromkeys(("count", "rows_per_box_row", "max_picks"), "i32")
+types |= dict.fromkeys(("iou_threshold", "sigma", "min_score"), "fp32")
+types |= dict.fromkeys(("METHOD", "CANDIDATES", "PICKS"), "constexpr")
+knobs.nvidia.dump_ptxas_log = True
+found = []
+architectures, sizes = json.loads(sys.argv[1])
+for architecture in architectures:
+    for method, candidates in sizes:
+        constants = {"METHOD": _METHOD_NUMBERS[method], "CANDIDATES": candidates, "PICKS": 256}
+        with contextlib.redirect_stdout(io.StringIO()) as report:
+            compiled = triton.compile(
+                ASTSource(_greedy_nms_kernel, types, constants),
+                target=GPUTarget("cuda", architecture, 32),
+                options={"num_warps": _num_warps(candidates), "enable_fp_fusion": False},
+            )
+        found.append([architecture, method, candidates, report.getvalue(), compiled.asm["ptx"]])
+print(json.dumps(found))
+"""
 
 
 class Usage(NamedTuple):
@@ -25,36 +55,36 @@ class Usage(NamedTuple):
     text: str
 
 
+@pytest.fixture(scope="module")
+def compiled_kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str, int], Usage]:
+    """What ptxas reports of the kernel by architecture, method and number of candidates."""
+    if find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    cache = str(tmp_path_factory.mktemp("triton"))  # a cached kernel has no report
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COMPILED, json.dumps([ARCHITECTURES, SIZES])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TRITON_CACHE_DIR": cache, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[3],
+        timeout=500,
+        check=False,
+    )
+    if finished.stderr.startswith("no assembler"):
+        pytest.skip(f"this triton comes without its assembler: {finished.stderr.strip()}")
+    assert finished.returncode == 0, finished.stderr
+    usages = {}
+    for architecture, method, candidates, report, text in json.loads(finished.stdout):
+        registers, spills = re.search(r"Used (\d+) registers", report), re.findall(r"(\d+) bytes spill", report)
+        assert registers, report
+        assert len(spills) == 2, report  # stores and loads
+        usages[architecture, method, candidates] = Usage(int(registers[1]), max(map(int, spills)), text)
+    return usages
+
+
 @pytest.fixture
-def usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    """Compiles the kernel for an architecture and reads what ptxas reports."""
-    from triton import knobs
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from detectors.ops.nms_triton import _METHOD_NUMBERS, _greedy_nms_kernel, _num_warps
-
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))  # a cached kernel has no report
-    with knobs.nvidia.scope():
-        for tool in (knobs.nvidia.ptxas, knobs.nvidia.ptxas_blackwell):
-            if not Path(tool.path).is_file():
-                pytest.skip(f"this triton comes without its assembler: no {tool.path}")
-        knobs.nvidia.dump_ptxas_log = True
-
-        def compile_kernel(architecture: int, method: str, candidates: int) -> Usage:
-            constants = {"METHOD": _METHOD_NUMBERS[method], "CANDIDATES": candidates, "PICKS": 256}
-            compiled = triton.compile(
-                ASTSource(_greedy_nms_kernel, TYPES, constants),
-                target=GPUTarget("cuda", architecture, 32),
-                options={"num_warps": _num_warps(candidates), "enable_fp_fusion": False},
-            )
-            report = capfd.readouterr().out
-            registers, spills = re.search(r"Used (\d+) registers", report), re.findall(r"(\d+) bytes spill", report)
-            assert registers, report
-            assert len(spills) == 2, report  # stores and loads
-            return Usage(int(registers[1]), max(map(int, spills)), compiled.asm["ptx"])
-
-        yield compile_kernel
+def usage(compiled_kernels: dict[tuple[int, str, int], Usage]):
+    return lambda *key: compiled_kernels[key]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
