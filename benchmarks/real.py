@@ -62,15 +62,20 @@ class Real(Command):
                 raise InputError("--data is required: a folder of annotated pictures with the splits train and test")
             with synthetic_folder(8) as folder:
                 (folder / "test.json").write_bytes((folder / "train.json").read_bytes())
-                return replace(self, data=folder).run()
-        name = "synthetic" if self.budget == "smoke" else self.data.resolve().name
+                replace(self, data=folder).compare("synthetic", device)
+        else:
+            self.compare(self.data.resolve().name, device)
+        return 0
+
+    def compare(self, name: str, device: torch.device) -> None:
+        """Train and measure every row on the data, which the results call `name`."""
+        images = len(self.datasets()[0])
         cells = [
-            self._cell(row, name, seed, device)
+            self._cell(row, name, seed, images, device)
             for seed in range(self.seeds or SIZES[self.budget].seeds)
             for row in self.rows
         ]
         run_cells(Results(self.output, "real", device, {}), cells, "real", bar=False)
-        return 0
 
     def datasets(self) -> tuple[DetectionDataset, DetectionDataset]:
         """To learn from and to test on."""
@@ -78,8 +83,8 @@ class Real(Command):
         train = load_dataset(self.data, "train")
         return train, load_dataset(self.data, "test", transforms=evaluation_transforms(), class_names=train.class_names)
 
-    def config(self, row: str, folder: Path, seed: int) -> TrainConfig:
-        """The options of one training; what is not set here is `train`'s default for so many pictures."""
+    def config(self, row: str, folder: Path, seed: int, images: int) -> TrainConfig:
+        """The options of one training; what is not set here is `train`'s default for so many images."""
         size = SIZES[self.budget]
         settings = {known.key: known.settings for known in table_rows(size)}
         config = TrainConfig(
@@ -94,12 +99,12 @@ class Real(Command):
             device=self.device,
             eval_every=self.epochs or size.epochs,
         )
-        return config.resolved(len(self.datasets()[0]))[0]
+        return config.resolved(images)[0]
 
-    def _cell(self, row: str, name: str, seed: int, device: torch.device) -> Cell:
+    def _cell(self, row: str, name: str, seed: int, images: int, device: torch.device) -> Cell:
         key = f"{name}/{row}/seed{seed}"
         run = Path("runs/real") / key
-        config = self.config(row, self.output / run, seed)
+        config = self.config(row, self.output / run, seed, images)
         chosen = ("epochs", "batch_size", "lr", "image_size", "backbone", "backbone_weights")
         columns = {"row": row, "data": name, "seed": seed, "run": run.as_posix()}
         columns |= {option: getattr(config, option) for option in chosen}

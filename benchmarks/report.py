@@ -167,7 +167,8 @@ class Report:
         rows = json.loads(file.read_text())["rows"]
         served = sum("size" in row for row in rows)
         text = f"{served} of {len(rows)} pairs of a neck and an architecture, on the meta device"
-        return [["[Three necks on every architecture of timm](timm.md)", text]]
+        title = file.with_suffix(".md").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        return [[f"[{title}](timm.md)", text]]
 
 
 def _origin(content: Mapping[str, Any]) -> list[str]:
@@ -177,8 +178,10 @@ def _origin(content: Mapping[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {env[name]}" for name in ("python", "torch", "torchvision", "timm"))
     versions += f"; CPU instructions {env['instructions']}" if "instructions" in env else ""
     settings = ", ".join(f"{key} {value}" for key, value in content["settings"].items())
+    commits = dict.fromkeys([content["commit"], *(row["commit"] for row in content["rows"] if "commit" in row)])
+    at = f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}"
     return [
-        f"`{command}` at commit {content['commit']}; {versions}; {env['platform']}.",
+        f"`{command}` at {at}; {versions}; {env['platform']}.",
         "",
         *([f"Settings: {settings}.", ""] if settings else []),
     ]

@@ -1,7 +1,8 @@
 """Results files: rows of measurements with what is needed to believe them, written whole or not at all.
 
 A results file is JSON: `schema`, `benchmark`, `command`, `commit`, `environment` (versions and the device), `settings`
-and `rows`. Every row has a `key`, unique in the file, so that an interrupted run goes on where it stopped.
+and `rows`. Every row has a `key`, unique in the file, so that an interrupted run goes on where it stopped; one that was
+measured at another commit than the file's first has that `commit`.
 """
 
 import fcntl
@@ -91,6 +92,7 @@ class Results:
             "environment": environment(device),
             "settings": json.loads(json.dumps(settings)),
         }
+        self._commit = self._head["commit"]
         if self.path.exists():
             old = read_results(self.path)
             for what, ours, theirs in (
@@ -115,6 +117,8 @@ class Results:
     def add(self, key: str, **values: Any) -> dict[str, Any]:
         """Add a row, or replace the one with its key, and save."""
         row = {"key": key, **values}
+        if self._commit != self._head["commit"]:
+            row["commit"] = self._commit
         with self._alone():
             written = read_results(self.path)["rows"] if self.path.exists() else self.rows
             self.rows = [r for r in written if r["key"] != key] + [row]

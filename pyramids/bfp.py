@@ -24,9 +24,8 @@ class BFP(Neck):
     """The balanced feature pyramid (Pang et al. 2019, section 3.2): every map gets the refined mean of all maps.
 
     It takes the maps of another neck, all of one width, and returns as many of the same shapes; strides may repeat, as
-    MLFPN's do. All are brought to the
-    size of one level, finer ones by adaptive max pooling and coarser ones by nearest upsampling; their mean is refined;
-    it goes back to every level the same way and is added.
+    MLFPN's do. All are brought to the size of one level, finer ones by adaptive max pooling and coarser ones by nearest
+    upsampling; their mean is refined; it goes back to every level the same way and is added.
 
     Args:
         in_channels: channels of each input map, finest first, all equal, at least two maps.

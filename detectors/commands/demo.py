@@ -18,7 +18,8 @@ EDGES = (24, 48, 96, 193)
 class Demo:
     """Train the small M2Det on the embedded data set's easy split; print AP by scale and complexity; write pictures.
 
-    The backbone starts from ImageNet weights where the extra `weights` is installed."""
+    The backbone starts from ImageNet weights where the extra `weights` is installed.
+    """
 
     output: Path
     """Run folder to write."""

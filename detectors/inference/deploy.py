@@ -174,8 +174,10 @@ def has_instructions(device: torch.device, dtype: torch.dtype) -> bool:
         return True
     if device.type == "cuda":
         return dtype != torch.bfloat16 or torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return device.type != "cpu"
+    if device.type != "cpu":
+        return True
+    if not torch.backends.mkldnn.is_available():
+        return False
     if dtype == torch.float16:
         return torch.ops.mkldnn._is_mkldnn_fp16_supported()
     # oneDNN takes bfloat16 on every processor with AVX-512, of which the older ones convert it.

@@ -201,11 +201,12 @@ def convert(detector: SSD) -> Any:
     images, _ = probe(2, len(model.image_mean), size)
     form = RawForm(model, size).eval()
     program = trace(form, (images,), dynamic_batch=True)
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it logs decompositions that this torch does not have
     try:
         decoder = TorchFXPythonDecoder.from_exported_program(program)
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
     frontend = FrontEndManager().load_by_framework("pytorch")
     network = frontend.convert(frontend.load(decoder))
     for port, name in zip(network.outputs, form.output_names):

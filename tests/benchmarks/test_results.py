@@ -28,6 +28,15 @@ def test_a_file_says_where_it_comes_from(tmp_path):
     assert {"device", "python", "torch", "torchvision", "timm"} <= set(content["environment"])
 
 
+def test_rows_say_which_other_commit_they_are_of(tmp_path, monkeypatch):
+    for commit, key in (("one", "x"), ("two", "y"), ("one", "z")):
+        monkeypatch.setattr("benchmarks.results._commit", lambda commit=commit: commit)
+        Results(tmp_path, "necks", CPU, {}).add(key)
+    content = read_results(tmp_path / "necks.json")
+    assert content["commit"] == "one"
+    assert content["rows"] == [{"key": "x"}, {"key": "y", "commit": "two"}, {"key": "z"}]
+
+
 def test_other_settings_are_refused_and_nothing_is_lost(tmp_path):
     Results(tmp_path, "necks", CPU, {"repeats": 3}).add("x", value=1)
     with pytest.raises(ValueError, match="other settings"):

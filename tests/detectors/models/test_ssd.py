@@ -188,14 +188,18 @@ def test_untrained_scores_are_calibrated(tiny, loss):
 
 @pytest.mark.parametrize(("name", "loss"), [("ssd", "multibox"), ("m2det", "multibox"), ("ssd", "focal")])
 def test_a_hundred_steps_do_not_diverge(tiny, targets, name, loss):
+    """With the trainer's own rate for a full batch, warm-up and clipping."""
     from detectors.training.config import TrainConfig
+    from detectors.training.schedule import lr_factor
 
     model = tiny(name, loss=loss).train()
-    config = TrainConfig(optimizer="sgd", batch_size=4)
+    config, _ = TrainConfig(optimizer="sgd").resolved(images=10_000)
     optimizer = torch.optim.SGD(model.parameters(), lr=config.peak_lr(), momentum=0.9, weight_decay=5e-4)
     pictures, boxes = images(*[(64, 64)] * 4), targets(2, 1, 3, 0)
     history = []
-    for _ in range(100):
+    for step in range(100):
+        for group in optimizer.param_groups:
+            group["lr"] = config.peak_lr() * lr_factor(config.schedule, step, 100, config.warm_up)
         optimizer.zero_grad()
         total = sum(model(pictures, boxes).values())
         total.backward()
