@@ -63,6 +63,9 @@ def create_backbone(
     size = None if image_size is None else checked_size(image_size)
     if isinstance(source, str):
         options = dict(backbone_kwargs or {})
+        own = sorted({"pretrained", "features_only", "out_indices"} & options.keys())
+        if own:
+            raise ValueError(f"backbone_kwargs has {own}, which attach sets itself, by its pretrained and its strides")
         if "img_size" in options:
             raise ValueError("the size of the images is given as image_size, not as backbone_kwargs['img_size']")
         if output_stride is not None:

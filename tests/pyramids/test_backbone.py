@@ -371,6 +371,11 @@ class TestErrors:
         with pytest.raises(ValueError, match="image_size"):
             attach("resnet18", "mlfpn", backbone_kwargs={"img_size": 224})
 
+    @pytest.mark.parametrize("own", [{"pretrained": False}, {"features_only": False}, {"out_indices": (1, 2)}])
+    def test_what_attach_sets_has_one_place(self, own: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=f"backbone_kwargs has .*{next(iter(own))}.*which attach sets itself"):
+            attach("resnet18", "mlfpn", backbone_kwargs=own)
+
     @pytest.mark.parametrize("strides", [(), (16, 8), (8, 8), (0, 8), (8.0, 16)])
     def test_strides(self, strides: Any) -> None:
         with pytest.raises(ValueError, match="strides"):
