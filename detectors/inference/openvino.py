@@ -3,6 +3,7 @@
 A network is two byte strings as OpenVINO writes them to files: the graph (`.xml`) and the weights (`.bin`).
 """
 
+import functools
 import logging
 import os
 import tempfile
@@ -24,6 +25,20 @@ from detectors.models.ssd import SSD
 # OpenVINO's names of the precisions: the hint, and the capability that a processor with such instructions has.
 _PRECISIONS = {torch.float32: ("f32", "FP32"), torch.bfloat16: ("bf16", "BF16"), torch.float16: ("f16", "FP16")}
 _MOST_BATCH_SIZES = 4  # compiled networks that are kept, each with weights of its own
+
+
+@functools.cache
+def core() -> Any:
+    """The one `openvino.Core` of this process, which lives as long as the process.
+
+    Each core puts the thread's alternate signal stack in memory of its own (SigAltStackSetup of OpenVINO's CPU plugin)
+    and brings back the stack before it when it goes. Two that go in the order in which they came leave the thread on a
+    stack that is no more, and the next signal with a handler in Python ends the process: one is enough to come from a
+    worker of a DataLoader.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class Network(NamedTuple):
@@ -57,9 +72,7 @@ class Network(NamedTuple):
 
     def model(self) -> Any:
         """The network as an `openvino.Model`."""
-        import openvino
-
-        return openvino.Core().read_model(self.graph, self.weights)
+        return core().read_model(self.graph, self.weights)
 
 
 class OpenVINODetector(InferenceDetector):
@@ -99,15 +112,13 @@ class OpenVINODetector(InferenceDetector):
         network: str | os.PathLike[str] | None = None,
     ) -> None:
         need("openvino", "openvino")
-        import openvino
-
         model = frozen_copy(detector)
         if dtype not in _PRECISIONS:
             raise InputError(f"dtype is torch.float32, torch.bfloat16 or torch.float16: got {dtype}")
         if model.image_size is None:
             raise InputError("the engine openvino takes images of one size: create the detector with an image_size")
         capability = _PRECISIONS[dtype][1]
-        if capability not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if capability not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             warnings.warn(f"this processor has no instructions for {dtype}: OpenVINO computes in float32", stacklevel=3)
         super().__init__(model)
         self.dtype = dtype
@@ -153,8 +164,6 @@ class OpenVINODetector(InferenceDetector):
         return torch.from_numpy(boxes), torch.from_numpy(scores)
 
     def _compile(self, batch: Tensor) -> Any:
-        import openvino
-
         model = self.network.model()
         model.reshape(list(batch.shape))
         settings = {
@@ -163,7 +172,7 @@ class OpenVINODetector(InferenceDetector):
             "INFERENCE_PRECISION_HINT": _PRECISIONS[self.dtype][0],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        return openvino.Core().compile_model(model, "CPU", settings)
+        return core().compile_model(model, "CPU", settings)
 
     @torch.no_grad()
     def forward_fixed(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -19,7 +19,7 @@ from detectors.errors import InputError
 from detectors.inference.agreement import check_raw, probe
 from detectors.inference.export import need
 from detectors.inference.forms import RawForm, export_size, frozen_copy
-from detectors.inference.openvino import Network, convert
+from detectors.inference.openvino import Network, convert, core
 from detectors.models.inputs import check_batch
 from detectors.models.ssd import SSD
 
@@ -53,8 +53,6 @@ def export_openvino(
     ['detector.bin', 'detector.xml']
     """
     need("openvino", "openvino", *([] if calibration is None else ["nncf"]))
-    import openvino
-
     path = Path(path)
     if path.suffix != ".xml":
         raise InputError(f"OpenVINO's files are an .xml and a .bin beside it: got {path}")
@@ -67,7 +65,7 @@ def export_openvino(
     form = RawForm(model, size).eval()
     images, _ = probe(1, len(model.image_mean), size)
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    found = openvino.Core().compile_model(network, "CPU", exact)([images.numpy()])
+    found = core().compile_model(network, "CPU", exact)([images.numpy()])
     with torch.no_grad():
         check_raw(form(images), [torch.from_numpy(value) for value in found.values()])
     if samples is not None:

@@ -11,6 +11,7 @@ import torch
 from detectors.inference.agreement import check_detections as check
 from detectors.inference.agreement import check_raw
 from detectors.inference.export import export_onnx, export_program
+from detectors.inference.openvino import core
 
 RAW = ("boxes", "scores")
 FULL = ("boxes", "scores", "labels", "valid")
@@ -41,8 +42,8 @@ def run_onnxruntime(path, feed):
 
 
 def run_openvino(path, feed):
-    openvino = pytest.importorskip("openvino", reason="OpenVINO comes with the extra `openvino`")
-    model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    pytest.importorskip("openvino", reason="OpenVINO comes with the extra `openvino`")
+    model = core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return list(model({port.any_name: feed[port.any_name] for port in model.inputs}).values())
 
 

@@ -3,6 +3,8 @@
 import copy
 import json
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -52,6 +54,33 @@ def test_detections_are_the_originals(model, deployed):
         torch.testing.assert_close(ours["scores"], theirs["scores"], atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(ours["boxes"], theirs["boxes"], atol=1e-2, rtol=1e-4)
     assert (deployed.class_names, deployed.image_size) == (["cat", "dog", "emu"], (64, 64))
+
+
+# A signal that is not handled well ends the process, so this needs one of its own.
+FREED = """
+import faulthandler, os, signal, sys, torch
+from detectors import create_detector
+
+faulthandler.enable()  # gives the thread an alternate signal stack, as pytest does
+image = torch.rand(3, 64, 64)
+
+def deployed():
+    detector = create_detector("ssd", 3, backbone="test_resnet", neck="fpn", image_size=64).deploy(engine="openvino")
+    detector([image])
+    return detector
+
+alive = [deployed(), deployed(), deployed()]
+for index in map(int, sys.argv[1]):
+    alive[index] = None
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.parametrize("order", ["012", "102", "210"])
+def test_a_signal_is_handled_in_whatever_order_detectors_went(order):
+    finished = subprocess.run([sys.executable, "-c", FREED, order], capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout) == (0, "handled\n"), finished.stderr
 
 
 def test_copies_and_pickles_give_the_same_detections(deployed):
