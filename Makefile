@@ -19,11 +19,12 @@ $(VENV)/.installed: pyproject.toml
 demo: setup
 	env -u OMP_NUM_THREADS OMP_WAIT_POLICY=passive $(BIN)/python -m detectors demo --output runs/demo --overwrite
 
+# A thread per test process: two that share two cores with another process's two take three times as long.
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not cuda" -n 2 --dist worksteal --timeout 600
+	env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not cuda" -n 2 --dist worksteal --timeout 600
 
 test-all: setup
-	$(BIN)/python -m pytest -m "not cuda" -n 2 --dist worksteal --timeout 3600 --hypothesis-profile thorough
+	env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cuda" -n 2 --dist worksteal --timeout 3600 --hypothesis-profile thorough
 
 # Tests and benchmarks that need a GPU, in twenty minutes; writes docs/results.
 gpu: setup

@@ -177,6 +177,9 @@ def run_step(step: Step, limit: float) -> Outcome:
     print(f"\n== {step.name}: {shlex.join(['python', '-m', *step.command])} (at most {limit:.0f} s)", flush=True)
     began = time.monotonic()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So it is in a background job of a shell, and a step would inherit it and never be interrupted.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([sys.executable, "-m", *step.command], cwd=_ROOT, env=environment) as process:
         word = "finished"
         try:

@@ -7,11 +7,22 @@ import torch
 
 from benchmarks.cli import main
 from benchmarks.loader import RECIPES, images_per_second
-from benchmarks.reading import FORMATS
+from benchmarks.reading import FORMATS, PARSERS, WRITERS, _measure
 from detectors.data import SyntheticScales, training_transforms
 from detectors.data.dataset import Sample, Target
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_reading_costs(tmp_path, name):
+    WRITERS[name](tmp_path / name, 20)
+    found = _measure(tmp_path / name, name)
+    assert found["boxes"] == 140
+    assert found["seconds"] > 0
+    assert found["parser_seconds"] > 0
+    assert found["peak_mebibytes"] > found["mebibytes"] >= 0
+
+
+@pytest.mark.slow
 def test_every_amount_of_work_is_measured_for_every_count(tmp_path, capsys):
     assert main(["loader", "--budget", "smoke", "--output", str(tmp_path), "--image-size", "64"]) == 0
     content = json.loads((tmp_path / "loader.json").read_text())
