@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.cli import main
 from benchmarks.loader import RECIPES, images_per_second
-from benchmarks.reading import FORMATS, PARSERS, WRITERS, _measure
+from benchmarks.reading import FORMATS, WRITERS, _measure
 from detectors.data import SyntheticScales, training_transforms
 from detectors.data.dataset import Sample, Target
 
