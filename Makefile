@@ -19,12 +19,11 @@ $(VENV)/.installed: pyproject.toml
 demo: setup
 	env -u OMP_NUM_THREADS OMP_WAIT_POLICY=passive $(BIN)/python -m detectors demo --output runs/demo --overwrite
 
-# A thread per test process: two that share two cores with another process's two take three times as long.
 test: setup
-	env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not cuda" -n 2 --dist worksteal --timeout 600
+	$(BIN)/python -m pytest -m "not slow and not cuda and not docs" -n 2 --dist worksteal --timeout 600
 
 test-all: setup
-	env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cuda" -n 2 --dist worksteal --timeout 3600 --hypothesis-profile thorough
+	$(BIN)/python -m pytest -m "not cuda" -n 2 --dist worksteal --timeout 3600 --hypothesis-profile thorough
 
 # Tests and benchmarks that need a GPU, in twenty minutes; writes docs/results.
 gpu: setup
@@ -38,8 +37,10 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# The site, and the code of its pages and docstrings.
 docs: setup
 	$(BIN)/mkdocs build --strict
+	$(BIN)/python -m pytest -m "docs and not slow" -n 2 --dist worksteal --timeout 600
 
 serve: setup
 	$(BIN)/mkdocs serve

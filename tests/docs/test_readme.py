@@ -13,6 +13,7 @@ from pyramids import registry
 README = ROOT / "README.md"
 
 
+@pytest.mark.docs
 def test_the_code_and_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_necks", dict(registry._necks))

@@ -80,6 +80,7 @@ class _Checker(doctest.OutputChecker):
         return super().check_output(want, got, optionflags | doctest.ELLIPSIS)
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("name", modules())
 def test_examples_are_true(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_necks", dict(registry._necks))  # an example registers a neck

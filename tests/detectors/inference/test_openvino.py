@@ -64,7 +64,7 @@ from detectors import create_detector
 faulthandler.enable()  # gives the thread an alternate signal stack, as pytest does
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
 model = create_detector("ssd", 3, backbone="test_resnet", neck="fpn", image_size=64).deploy(engine="openvino")
-for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0)):
+for order in ((0, 1), (1, 0)):
     alive = [copy.deepcopy(model) for _ in order]
     for detector in alive:
         detector([torch.rand(3, 64, 64)])
@@ -77,7 +77,7 @@ for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0)):
 
 def test_a_signal_is_handled_in_whatever_order_detectors_went():
     finished = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=False)
-    assert (finished.returncode, finished.stdout) == (0, "handled\n" * 3), finished.stderr
+    assert (finished.returncode, finished.stdout) == (0, "handled\n" * 2), finished.stderr
 
 
 def test_copies_and_pickles_give_the_same_detections(deployed):

@@ -186,7 +186,10 @@ def test_untrained_scores_are_calibrated(tiny, loss):
     assert scores.max() < 3 * scores.mean()
 
 
-@pytest.mark.parametrize(("name", "loss"), [("ssd", "multibox"), ("m2det", "multibox"), ("ssd", "focal")])
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [("m2det", "multibox"), *(pytest.param("ssd", loss, marks=pytest.mark.slow) for loss in ("multibox", "focal"))],
+)
 def test_a_hundred_steps_do_not_diverge(tiny, targets, name, loss):
     """With the trainer's own rate for a full batch, warm-up and clipping."""
     from detectors.training.config import TrainConfig
