@@ -73,8 +73,8 @@ PAGES = {
     "speed": Page(
         "Speed",
         "Network and suppression together, one image at a time, as in the paper's Fig. 5. Weights are random: with "
-        "thresholds of 0, `full`, suppression has the most that it can have to do. Deployed detectors take turns with "
-        "eager ones on the same images; times faster is the median over these pairs.",
+        "score thresholds of 0, `full`, suppression has the most that it can have to do; `own` are the models' "
+        "thresholds. Others take turns with eager detectors on the same images; times faster is the median of pairs.",
         runtime_pages.speed,
     ),
     "nms": Page(

@@ -12,7 +12,9 @@ def speed(source: Source) -> list[str]:
     timed = [dict(row) for row in source.rows if row["kind"] == "speed" and "error" not in row]
     body = [
         [
-            *(row["model"], str(row["size"]), row["load"], row["way"], str(row["batch"]), timing(row)),
+            *(row["model"], str(row["size"]), row["load"].split()[0]),
+            row["way"] if row["batch"] == 1 else f"{row['way']}, batch {row['batch']}",
+            timing(row),
             number(row["images_per_second"]),
             number(row["detections"]),
             f"{row['times_faster']:.2f}" if "times_faster" in row else "",
@@ -21,7 +23,7 @@ def speed(source: Source) -> list[str]:
         ]
         for row in timed
     ]
-    head = ["detector", "size", "suppression", "way", "batch", "ms [quartiles]", "images/s", "detections"]
+    head = ["detector", "size", "threshold", "way", "ms [quartiles]", "images/s", "detections"]
     lines = [*table([*head, "times faster than eager", "network alone, ms", "times faster"], body, left=4)]
     full = [row for row in timed if row["load"] == "full" and row["batch"] == 1]
     if full:

@@ -440,9 +440,9 @@ def smallest_of_each_family() -> list[dict[str, Any]]:
 
 
 def families() -> Iterator[Any]:
-    """Every family; all but each third one, and the largest, are slow."""
+    """Every family; all but each fifth one, and the largest, are slow."""
     for number, row in enumerate(smallest_of_each_family()):
-        marks = [pytest.mark.slow] if number % 3 or row["parameters"] > 150e6 else []
+        marks = [pytest.mark.slow] if number % 5 or row["parameters"] > 150e6 else []
         yield pytest.param(row, id=f"{row['family']}-{row['name']}", marks=marks)
 
 
