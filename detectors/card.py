@@ -24,7 +24,7 @@ def model_card(
     picture: str | Path | None = None,
     run: str | Path | None = None,
 ) -> ModelCard:
-    """The card that `save_pretrained` and `push_to_hub` write as `README.md`; what is not known is said to be so.
+    """The card that `save_pretrained` and `push_to_hub` write as `README.md`; what is not known is marked as such.
 
     Args:
         model: the detector.

@@ -24,7 +24,7 @@ _PIXEL_MEAN = (123.0, 117.0, 104.0)  # red, green, blue of the mean that their c
 
 
 class Layout(NamedTuple):
-    """Settings of a checkpoint's network, as its keys and shapes tell them."""
+    """Settings of a checkpoint's network, inferred from its keys and shapes."""
 
     levels: int
     scales: int

@@ -11,14 +11,14 @@ from detectors.data.tree import Tree, folded, join, without_suffix
 
 
 class Found(NamedTuple):
-    """A picture's path, or the reason why there is none; `told` says how the name was read, if not as it stands.
+    """A picture's path, or the reason why there is none; `remark` says how the name was read, if not as it stands.
 
     `file` is its place in the tree, empty beyond the tree.
     """
 
     path: str
     file: str = ""
-    told: str = ""
+    remark: str = ""
     reason: str = ""
 
 
@@ -27,8 +27,8 @@ class PictureFinder:
 
     A name counts as it stands first, below each of `bases`. Otherwise it is read with slashes for backslashes, without
     `%20` and the like, and without regard to case, to Unicode's composition, to folders that are not there and at last
-    to the suffix: the one picture of that name is taken and told. Of several, those with the longest common end of
-    folders count; if that leaves more than one, none is taken.
+    to the suffix: the one picture of that name is taken, with a remark. Of several, those with the longest common end
+    of folders count; if that leaves more than one, none is taken.
 
     Args:
         tree: the files.
@@ -90,7 +90,7 @@ class PictureFinder:
                 best = here
                 break
         if len(best) == 1:
-            return Found(self.tree.located(best[0]), best[0], told=f"read from {best[0]}")
+            return Found(self.tree.located(best[0]), best[0], remark=f"read from {best[0]}")
         if best:
             return Found(expected, reason=f"the image file is missing, and {len(best)} others could be it: {best[:3]}")
         return Found(expected, reason="the image file is missing")

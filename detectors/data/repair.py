@@ -1,4 +1,4 @@
-"""From what an annotation file says to records that can be trained on, naming all that is dropped or changed."""
+"""From images and boxes as annotated to records for training, with a problem for all that is dropped or changed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -126,7 +126,7 @@ class _Placement:
             self.scale[number] = scale
 
     def _fit(self, number: int, image: RawImage, probe: Probe, labeled: bool) -> tuple[str, Severity, str] | None:
-        """Have the boxes follow from the annotated size to the file's; what to tell, with its severity and kind."""
+        """Map the boxes from the annotated size to the file's; returns a problem's text, severity and kind."""
         stored, upright = (probe.height, probe.width), probe.upright
         if image.size == upright or image.size is None or image.fractions:
             if probe.orientation == 1 or not labeled or (image.size == upright and stored != upright):

@@ -33,7 +33,7 @@ class VideoReader:
         self.path = path
         self.rate: Fraction = self._stream.average_rate or Fraction(25)
         self.frames: int = self._stream.frames
-        """Number of frames as the file says it; 0 where it does not."""
+        """Number of frames by the file's header; 0 where it has none."""
 
     def __iter__(self) -> Iterator[Tensor]:
         import av

@@ -109,7 +109,7 @@ def detect(
 ) -> list[Detection]:
     """Every detection in COCO's form (`image_id`, `category_id`, `bbox` as xywh in pixels, `score`), by image.
 
-    Arguments and errors as of `evaluate`; `progress` is told after each batch how many images it had.
+    Arguments and errors as of `evaluate`; `progress` is called after each batch with its number of images.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
     device = next(itertools.chain(model.parameters(), model.buffers())).device  # an engine keeps no parameters

@@ -48,7 +48,7 @@ def train(
     datasets: tuple[DetectionDataset, DetectionDataset | None] | None = None,
     prepare: Callable[[SSD], None] | None = None,
 ) -> bool:
-    """Train as `config` says; true if the run came to its end, false if a signal stopped it after a checkpoint.
+    """Train by `config`; true if the run came to its end, false if a signal stopped it after a checkpoint.
 
     On the CPU this process keeps freed memory from then on (`memory`), which makes training faster.
 
@@ -203,7 +203,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def start_trackers(config: TrainConfig, accelerator: "Accelerator") -> list[Any]:
-    """The trackers of `--log-with`, told the options of the run; project and run are named after the run's folder."""
+    """The trackers of `--log-with`, with the options of the run; project and run are named after the run's folder."""
     if not config.log_with:
         return []
     assert config.output is not None  # by TrainConfig.check

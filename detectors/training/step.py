@@ -287,7 +287,7 @@ class GuardedOptimizer:
                 self.inner.state[parameter][slot] = scalar if slot == "step" else torch.zeros_like(parameter)
 
     def step(self, lr: float, skip: Tensor) -> None:
-        """Update at this learning rate unless `skip`, a float32 scalar on the device, is 1; gradients are let go."""
+        """Update at this learning rate unless `skip`, a float32 scalar on the device, is 1; gradients are freed."""
         for group in self.inner.param_groups:
             group["lr"] = lr
         # The fused kernels read this as they do under a gradient scaler.

@@ -1,1 +1,1 @@
-"""Readers of annotation formats: which files make up a split, and what they say, as it stands."""
+"""Readers of annotation formats: the files of a split, and their images and boxes as annotated."""

@@ -34,7 +34,7 @@ class Categories:
 
 
 def read_file(file: Path, shown: str, pictures: PictureFinder, *, merge_classes: bool = False) -> RawSplit:
-    """Everything that a COCO file says; places begin with `shown`.
+    """Images and boxes of a COCO file, which problems name as `shown`.
 
     Raises:
         ValueError: the file is no COCO detection file, or two categories share an id or a name.
@@ -163,8 +163,8 @@ def _read_images(entries: Sequence[Any], raw: RawSplit, pictures: PictureFinder)
             found = pictures.find(name)
             size = _size(entry.get("height"), entry.get("width"))
             raw.images.append(RawImage(found.path, image_id, name, size))
-            if found.told:
-                raw.problems.append(note(where, found.told, "a picture lies elsewhere or has another name"))
+            if found.remark:
+                raw.problems.append(note(where, found.remark, "a picture lies elsewhere or has another name"))
             elif found.reason.startswith("the image file is missing, and"):
                 raw.problems.append(Problem(where, found.reason, kind="several pictures could be the one named"))
     return positions

@@ -75,7 +75,7 @@ class VocFolder:
         return sorted(named - {"_background_", "__background__"})
 
     def read(self, split: str) -> RawSplit:
-        """Everything that the annotations of the split's images say.
+        """Images and boxes of the split's annotations.
 
         Corners, which are 1-based and inclusive, become 0-based edges (x1 - 1, y1 - 1, x2, y2). Difficult objects count
         as crowd: ignored in training and forgiven in evaluation.
@@ -256,9 +256,9 @@ class VocFolder:
             result = finder.find(text)
             if not result.reason:
                 shown = result.file or result.path
-                told = f"the annotation {file} is for {shown}"
+                remark = f"the annotation {file} is for {shown}"
                 raw.problems.append(
-                    note(f"{split}: image {shown}", told, "a picture lies elsewhere or has another name")
+                    note(f"{split}: image {shown}", remark, "a picture lies elsewhere or has another name")
                 )
                 return RawImage(result.path, 0, shown)
         if file is not None:

@@ -39,7 +39,7 @@ def find_splits(tree: Tree, entry: str | None = None, *, merge_classes: bool = F
 def read_split(
     split: str, found: dict[str, list[Source]], tree: Tree, config: YoloConfig, *, merge_classes: bool = False
 ) -> RawSplit:
-    """Everything that the label files of the split's images say.
+    """Images and boxes of the split's label files.
 
     Raises:
         ValueError: no class names, malformed ones, or a source that is not there.
@@ -91,8 +91,8 @@ class _Reader:
             raw.problems.append(note(raw.where(image), "it is listed twice", "a picture is listed twice"))
             return
         self.seen.add(name)
-        if picture.told:
-            raw.problems.append(note(raw.where(image), picture.told, "a picture lies elsewhere or has another name"))
+        if picture.remark:
+            raw.problems.append(note(raw.where(image), picture.remark, "a picture lies elsewhere or has another name"))
         elif picture.reason and not picture.reason.endswith("missing"):
             kind = "several pictures could be the one named"
             raw.problems.append(Problem(raw.where(image), picture.reason, kind=kind))
@@ -163,8 +163,8 @@ class _Reader:
             reason = f"class {line.split()[0 if not found.pixels else 8]} is not among {self._expected()}"
             raw.problems.append(Problem(f"{raw.where(image)}: line {number}", reason, kind="a class is not known"))
             return
-        if found.told:
-            raw.problems.append(note(f"{raw.where(image)}: line {number}", found.told, found.told))
+        if found.remark:
+            raw.problems.append(note(f"{raw.where(image)}: line {number}", found.remark, found.remark))
         image.fractions = not found.pixels
         raw.boxes.add(place, found.corners, label, number, crowd=found.difficult)
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """A label: the class by number or by name, corners xyxy, and what is told about it."""
+    """A label: the class by number or by name, corners xyxy, and a remark, if any."""
 
     category: float | str
     corners: tuple[float, float, float, float]
-    told: str = ""
+    remark: str = ""
     pixels: bool = False
     difficult: bool = False
 
@@ -40,7 +40,7 @@ def read_line(line: str, keypoints: int | None = None) -> Line | Refused:
     `keypoints` is the number of values that follow the box of a pose, if that is known.
 
     >>> read_line("2 0.5 0.5 0.25 0.5")
-    Line(category=2.0, corners=(0.375, 0.25, 0.625, 0.75), told='', pixels=False, difficult=False)
+    Line(category=2.0, corners=(0.375, 0.25, 0.625, 0.75), remark='', pixels=False, difficult=False)
     """
     texts = line.split()
     try:
@@ -51,15 +51,15 @@ def read_line(line: str, keypoints: int | None = None) -> Line | Refused:
     if count < 5:
         return Refused(f"{_EXPECTED}, got {count}: {line[:80]!r}", "a line has too few numbers")
     if count == 5 or count == 6:
-        told = "" if count == 5 else "the sixth column is no part of a box: left out"
-        return _finished(values[0], _box(values), told, line)
+        remark = "" if count == 5 else "the sixth column is no part of a box: left out"
+        return _finished(values[0], _box(values), remark, line)
     pose = count - 5 == keypoints if keypoints is not None else _is_pose(values)
     if pose:
         return _finished(values[0], _box(values), "keypoints are left out", line)
     if count % 2 == 1:
         x, y = values[1::2], values[2::2]
-        told = "a polygon: the box around it"
-        return _finished(values[0], (min(x), min(y), max(x), max(y)), told, line)
+        remark = "a polygon: the box around it"
+        return _finished(values[0], (min(x), min(y), max(x), max(y)), remark, line)
     return Refused(f"{_EXPECTED}, got {count}: {line[:80]!r}", "a line has an unknown number of columns")
 
 
@@ -76,12 +76,12 @@ def _is_pose(values: list[float]) -> bool:
     return set(seen) <= {0.0, 1.0, 2.0} and (2.0 in seen or len(values) % 2 == 0)
 
 
-def _finished(category: float, corners: tuple[float, float, float, float], told: str, line: str) -> Line | Refused:
+def _finished(category: float, corners: tuple[float, float, float, float], remark: str, line: str) -> Line | Refused:
     low, high = min(corners), max(corners)
     if math.isfinite(low + high) and high > 2 and high - low > 2:
         reason = f"coordinates are fractions of the picture, in 0..1; these look like pixels: {line[:80]!r}"
         return Refused(reason, "coordinates look like pixels, not fractions")
-    return Line(category, corners, told)
+    return Line(category, corners, remark)
 
 
 def _read_dota(texts: list[str], line: str) -> Line | Refused:
@@ -94,5 +94,5 @@ def _read_dota(texts: list[str], line: str) -> Line | Refused:
         return Refused(f"{_EXPECTED}, got {line[:80]!r}", "a line is no list of numbers")
     x, y = values[::2], values[1::2]
     corners = (min(x), min(y), max(x), max(y))
-    told = "an oriented box: the upright box around it"
-    return Line(texts[8], corners, told, pixels=True, difficult=len(texts) == 10 and texts[9] in ("1", "2"))
+    remark = "an oriented box: the upright box around it"
+    return Line(texts[8], corners, remark, pixels=True, difficult=len(texts) == 10 and texts[9] in ("1", "2"))
