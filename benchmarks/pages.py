@@ -26,6 +26,13 @@ class Source(NamedTuple):
         return self.output / path, f"![{name.replace('-', ' ')}]({path.as_posix()})"
 
 
+def device(content: Mapping[str, Any]) -> str:
+    """The device of a results file, with the processor's instruction set where the file has it."""
+    environment = content["environment"]
+    known = f", {environment['instructions']}" if "instructions" in environment else ""
+    return f"{environment['device']}{known}"
+
+
 def neck_title(name: str) -> str:
     """A neck's name as tables show it."""
     return name.rpartition(":")[2] or name
@@ -147,7 +154,7 @@ def necks_together(contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     columns: dict[str, dict[str, list[float]]] = {}
     for content in contents.values():
         ratio = ratios(content["rows"], content["settings"]["baseline"])
-        column = columns.setdefault(content["environment"]["device"], {})
+        column = columns.setdefault(device(content), {})
         for row in _by_mode(r for r in content["rows"] if r["kind"] == "time").get(Mode(1), []):
             if row["key"] in ratio and AGAIN not in row["neck"].split():
                 column.setdefault(row["neck"], []).append(ratio[row["key"]])

@@ -137,7 +137,7 @@ class Report:
             files = {path.parent.name: path for path in sorted(self.results.glob(f"*/{name}.json"))}
             contents = {slug: read_results(path) for slug, path in files.items()}
             (self.output / f"{name}.md").write_text("\n".join(self._page(name, page, contents)).rstrip() + "\n")
-            devices = "; ".join(dict.fromkeys(c["environment"]["device"] for c in contents.values())) or MISSING
+            devices = "; ".join(dict.fromkeys(pages.device(c) for c in contents.values())) or MISSING
             entries.append([f"[{page.title}]({name}.md)", devices])
             print(f"report: {name}.md: {devices}")
         entries += self._timm()
@@ -153,7 +153,7 @@ class Report:
         if len(contents) > 1 and page.together is not None:
             lines += ["## Devices side by side", "", *page.together(contents)]
         for slug, content in contents.items():
-            lines += [f"## {content['environment']['device']}", "", *_origin(content)]
+            lines += [f"## {pages.device(content)}", "", *_origin(content)]
             files = os.path.relpath(self.results / slug, self.output)
             source = pages.Source(content["rows"], content["settings"], self.output, slug, Path(files).as_posix())
             lines += [*page.section(source), *failures(content["rows"])]
@@ -176,7 +176,6 @@ def _origin(content: Mapping[str, Any]) -> list[str]:
     env = content["environment"]
     command = shlex.join(Path(word).name if word.startswith("/") else word for word in shlex.split(content["command"]))
     versions = ", ".join(f"{name} {env[name]}" for name in ("python", "torch", "torchvision", "timm"))
-    versions += f"; CPU instructions {env['instructions']}" if "instructions" in env else ""
     settings = ", ".join(f"{key} {value}" for key, value in content["settings"].items())
     commits = dict.fromkeys([content["commit"], *(row["commit"] for row in content["rows"] if "commit" in row)])
     at = f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}"
