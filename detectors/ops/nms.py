@@ -28,6 +28,8 @@ METHODS = ("linear", "gaussian", "hard")
 
 # Beyond this many candidates a row no longer fits the registers of one Triton program.
 TRITON_MAX_CANDIDATES = 8192
+# Picks per class on the CPU before the first look at which candidates still matter; each next look takes twice as many.
+_FIRST_PICKS = 8
 
 
 def soft_nms(
@@ -188,14 +190,15 @@ def greedy_nms(
     if scores.numel() == 0 or max_kept == 0:
         shape = (scores.shape[0], max_kept)
         return scores.new_full(shape, -1, dtype=torch.int64), scores.new_full(shape, -1.0)
+    rows = (boxes.flatten(0, 1), scores.flatten(0, 1), method, iou_threshold, sigma, min_score, max_picks)
     if scores.is_cuda and scores.shape[2] <= TRITON_MAX_CANDIDATES and _has_triton():
-        from detectors.ops.nms_triton import greedy_nms_triton as pick
+        from detectors.ops.nms_triton import greedy_nms_triton
+
+        index, value = greedy_nms_triton(*rows)
     elif scores.device.type == "cpu":
-        pick = trimmed_greedy_nms
+        index, value = trimmed_greedy_nms(*rows, len(scores), max_kept)
     else:
-        pick = plain_greedy_nms
-    settings = (method, iou_threshold, sigma, min_score, max_picks)
-    index, value = pick(boxes.flatten(0, 1), scores.flatten(0, 1), *settings)
+        index, value = plain_greedy_nms(*rows)
     return _best_of_image(index, value, scores, max_kept)
 
 
@@ -248,27 +251,39 @@ def trimmed_greedy_nms(
     sigma: float,
     min_score: float,
     max_picks: int,
+    images: int,
+    max_kept: int,
 ) -> tuple[Tensor, Tensor]:
-    """As `plain_greedy_nms`, on the CPU: without the rows and the columns in which no candidate stands.
+    """As `plain_greedy_nms`, on the CPU, for picks of which the best `max_kept` of every image are wanted.
 
-    Few boxes of a trained detector pass its score threshold: of a small M2Det of 9 classes 18 per image at 0.05, and
-    840 at 0.01. Up to about 1,000 this loop is as fast as one that follows every class by itself.
+    Rows of scores are the classes of `images` images. Scores only fall: once an image has its best `max_kept` picks so
+    far, a candidate below them is none of the best, and picks that are left out rank below. Rows and columns without a
+    candidate are left out too: few boxes of a trained detector pass its score threshold, of a small M2Det of 9 classes
+    18 per image at 0.05, and 840 at 0.01. The best 200 of 80
+    classes with 400 boxes each take RATIO of the time of the plain loop over all rows (`python -m benchmarks nms`).
     """
     index = scores.new_full((len(scores), max_picks), -1, dtype=torch.int64)
     value = scores.new_full((len(scores), max_picks), -1.0)
-    scores = scores.where((scores >= 0) & scores.isfinite(), -1.0)
-    counts = (scores >= 0).sum(dim=1)
-    busy = counts.nonzero()[:, 0]
-    if len(busy) == 0:
-        return index, value
-    # Columns stay in order, for of equal scores the first is picked.
-    columns = top_k_of_keys(scores[busy], int(counts.max()))[1].sort(dim=1).values
-    own = boxes[(busy // (len(scores) // len(boxes)))[:, None], columns]
-    at, picked = plain_greedy_nms(
-        own, scores[busy].gather(1, columns), method, iou_threshold, sigma, min_score, max_picks
-    )
-    index[busy] = columns.gather(1, at.clamp(min=0)).where(at >= 0, -1)
-    value[busy] = picked
+    left = scores.where((scores >= 0) & scores.isfinite(), -1.0)
+    done = 0
+    while done < max_picks:
+        lowest = value.view(images, -1).topk(max_kept, dim=1).values[:, -1].clamp(min=0)
+        is_candidate = left >= lowest.repeat_interleave(len(scores) // images)[:, None]
+        counts = is_candidate.sum(dim=1)
+        busy = counts.nonzero()[:, 0]
+        if len(busy) == 0:
+            break
+        # Columns stay in order, for of equal scores the first is picked.
+        candidates = left.where(is_candidate, -1.0)[busy]
+        columns = top_k_of_keys(candidates, int(counts.max()))[1].sort(dim=1).values
+        own = boxes[(busy // (len(scores) // len(boxes)))[:, None], columns]
+        picks = min(max(_FIRST_PICKS, done), max_picks - done)
+        settings = (method, iou_threshold, sigma, min_score, picks)
+        at, picked, lowered = _pick(own, candidates.gather(1, columns), *settings)
+        index[busy, done : done + picks] = columns.gather(1, at.clamp(min=0)).where(at >= 0, -1)
+        value[busy, done : done + picks] = picked
+        left[busy] = candidates.scatter(1, columns, lowered)
+        done += picks
     return index, value
 
 
@@ -288,13 +303,26 @@ def plain_greedy_nms(
     never suppresses. Equal scores are picked in the order of their index. Returns the picked indices, int64
     (B, max_picks), and their scores at that moment, float32 (B, max_picks); both are -1 beyond the last pick.
     """
+    return _pick(boxes, scores, method, iou_threshold, sigma, min_score, max_picks)[:2]
+
+
+def _pick(
+    boxes: Tensor,
+    scores: Tensor,
+    method: str,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    max_picks: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `plain_greedy_nms`; returns also the scores that are left, -1 where there is no candidate."""
     rows, count = scores.shape
     index = scores.new_full((rows, max_picks), -1, dtype=torch.int64)
     value = scores.new_full((rows, max_picks), -1.0)
     if rows == 0 or count == 0:
-        return index, value
-    left, scores = _candidates(boxes, scores)
-    x1, y1, x2, y2 = left.unbind(-1)
+        return index, value, scores
+    boxes, scores = _candidates(boxes, scores)
+    x1, y1, x2, y2 = boxes.unbind(-1)
     area = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
     for pick in range(min(max_picks, count)):
         best, at = scores.max(dim=1, keepdim=True)
@@ -318,4 +346,4 @@ def plain_greedy_nms(
         lowered = scores * weight
         lowered = lowered.masked_fill((iou > 0) & (lowered < _single(min_score)), -1.0)
         scores = torch.where(scores >= 0, lowered, scores)
-    return index, value
+    return index, value, scores
