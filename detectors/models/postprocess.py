@@ -109,11 +109,9 @@ class PostProcess(nn.Module):
         boxes = boxes * scale
         if self.clip:
             boxes = boxes.clamp(min=0).minimum(scale)
-        scores = scores.float()
-        # NaN is above nothing.
-        scores = torch.where(scores > self.score_threshold, scores, -1.0).transpose(1, 2)  # [N, C, P]
+        scores = scores.float().transpose(1, 2)  # [N, C, P]
         count = min(self.candidates_per_class, scores.shape[2])
-        scores, candidate = ordered_top_k(scores, count)  # [N, C, M]
+        scores, candidate = ordered_top_k(scores, count, self.score_threshold)  # [N, C, M]
         boxes = boxes.gather(1, candidate.flatten(1)[..., None].expand(-1, -1, 4)).unflatten(1, candidate.shape[1:])
         # A shift of the far corner widens every box for the overlaps alone.
         shift = (torch.arange(4, device=boxes.device) > 1).float() if self.extra_pixel else None

@@ -29,8 +29,9 @@ def onnx_translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     }
 
 
-def _translate_ordered_top_k(values, k: int):
+def _translate_ordered_top_k(values, k: int, above: float = -1.0):
     # ONNX defines the order of equal values as that of their indices.
+    values = op.Where(values > op.Constant(value_float=above), values, op.Constant(value_float=-1.0))
     return op.TopK(values, op.Constant(value_ints=[k]), axis=-1)
 
 
