@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from detectors.errors import InputError
 
 _SUFFIXES = """.jpg .jpeg .jpe .jfif .png .apng .bmp .dib .webp .tif .tiff .gif .avif .avifs .jp2 .j2k .jpf .jpx .j2c
-.jpc .ppm .pgm .pbm .pnm .tga .dds .pcx .sgi .ico .qoi .heic .heif .hif"""
+.jpc .mpo .ppm .pgm .pbm .pnm .tga .dds .pcx .sgi .ico .qoi .heic .heif .hif"""
 SUFFIXES = frozenset(_SUFFIXES.split())
 """Suffixes of the pictures that Pillow reads, those of HEIC with the package pillow-heif."""
 
@@ -94,6 +94,8 @@ def probe_image(path: Path | str) -> Probe:
             # An eighth of the resolution reads the whole JPEG stream, and so finds the same faults, in less time.
             image.draft("L", (1, 1))
             image.load()
+            if _orientation(image) != orientation:  # Pillow itself turns a TIFF, at once or when it is decoded
+                width, height = image.size if orientation <= 4 else image.size[::-1]
     except FileNotFoundError:
         raise ValueError("the image file is missing") from None
     except Image.DecompressionBombError as error:

@@ -226,7 +226,8 @@ def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bo
     candidates: list[Format] = list(finders) if format is None else [format]
     found = {name: splits for name in candidates if (splits := finders[name]())}
     if len(found) > 1:
-        raise InputError(f"{tree.root} has annotations of several formats ({', '.join(found)}): say which by `format`")
+        names = ", ".join(found)
+        raise InputError(f"{tree.root} has annotations of several formats ({names}): give the format (--format)")
     if found:
         return next(iter(found.items()))
     below = [] if entry is not None else _data_below(tree)

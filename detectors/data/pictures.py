@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Collection, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from detectors.data.split_names import split_of_folders
-from detectors.data.tree import Tree, folded, join, without_suffix
+from detectors.data.tree import Tree, folded, join, parent, without_suffix
+
+_MASKS = ("mask", "masks", "segmentationclass", "segmentationobject")
 
 
 class Found(NamedTuple):
@@ -28,7 +30,7 @@ class PictureFinder:
     A name counts as it stands first, below each of `bases`. Otherwise it is read with slashes for backslashes, without
     `%20` and the like, and without regard to case, to Unicode's composition, to folders that are not there and at last
     to the suffix: the one picture of that name is taken, with a remark. Of several, those with the longest common end
-    of folders count; if that leaves more than one, none is taken.
+    of folders count; if that leaves more than one, none is taken. Folders of masks hold no pictures.
 
     Args:
         tree: the files.
@@ -65,6 +67,9 @@ class PictureFinder:
     def _outside(self, name: str) -> Found | None:
         """A picture beyond the tree, or by a path with dots in it."""
         if os.path.isabs(name):
+            file = self.tree.relative(name)
+            if file in self.tree.known:
+                return Found(self.tree.located(str(file)), str(file))
             return Found(name) if os.path.isfile(name) else None
         if "./" in name:
             for base in self.bases:
@@ -80,8 +85,8 @@ class PictureFinder:
         expected = name if os.path.isabs(name) else self.tree.located(join(self.bases[0], name))
         if not parts:
             return Found(expected, reason="the image has no file name")
-        candidates = self._files.get(parts[-1]) or self._stems.get(without_suffix(parts[-1]))
-        candidates = candidates or self._stems.get(parts[-1]) or []
+        stems = self._stems.get(without_suffix(parts[-1])) or self._stems.get(parts[-1]) or []
+        candidates = self._files.get(parts[-1]) or self._expected(stems, parts[:-1])
         common = [_common_end(parts, folded(file).split("/")) for file in candidates]
         best = [file for file, count in zip(candidates, common) if count == max(common)]
         for base in self.bases:
@@ -91,13 +96,20 @@ class PictureFinder:
                 break
         if len(best) == 1:
             return Found(self.tree.located(best[0]), best[0], remark=f"read from {best[0]}")
-        if best:
-            return Found(expected, reason=f"the image file is missing, and {len(best)} others could be it: {best[:3]}")
+        if others := best or stems:
+            reason = f"the image file is missing, and {len(others)} others could be it: {others[:3]}"
+            return Found(expected, reason=reason)
         return Found(expected, reason="the image file is missing")
+
+    def _expected(self, files: list[str], folders: list[str]) -> list[str]:
+        """Those of some files that lie where pictures do: with another suffix, others may be masks and the like."""
+        places = {folded(base) for base in self.bases}
+        places |= {"/".join([*(base.split("/") if base else []), *folders]) for base in places}
+        return [file for file in files if folded(parent(file)) in places]
 
     @cached_property
     def _searched(self) -> list[str]:
-        files = self.tree.inside(self.within, self.tree.pictures)
+        files = [file for file in self.tree.inside(self.within, self.tree.pictures) if not _is_mask(parent(file))]
         if self.others:
             files = [file for file in files if self.others.isdisjoint(file.split("/")[:-1])]
         if self.split is None:
@@ -117,6 +129,12 @@ class PictureFinder:
         for file in self._searched:
             found.setdefault(folded(without_suffix(file.rpartition("/")[2])), []).append(file)
         return found
+
+
+@lru_cache
+def _is_mask(folder: str) -> bool:
+    """Whether a folder holds masks or other drawings of the pictures."""
+    return any(part in _MASKS or part.startswith("panoptic_") for part in folder.lower().split("/"))
 
 
 def _plain(name: str) -> str:

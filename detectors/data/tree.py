@@ -90,6 +90,18 @@ class Tree:
         """The path of a relative one as text, which takes a fraction of the time."""
         return f"{self._start}{file}"
 
+    def relative(self, path: str) -> str | None:
+        """The place in the tree of an absolute path, or None for one beyond the root."""
+        path = os.path.normpath(path)
+        for root in self._roots:
+            if path == root or path.startswith(os.path.join(root, "")):
+                return "" if path == root else os.path.relpath(path, root).replace(os.sep, "/")
+        return None
+
+    @cached_property
+    def _roots(self) -> tuple[str, str]:
+        return os.path.abspath(self.root), os.path.realpath(self.root)
+
     def file(self, folder: str, name: str) -> str | None:
         """The file of that name in a folder; in another case if there is only one."""
         path = join(folder, name)

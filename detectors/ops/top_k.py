@@ -9,10 +9,10 @@ from torch import Tensor
 
 @torch.library.custom_op("pyramids::ordered_top_k", mutates_args=())
 def ordered_top_k(values: Tensor, k: int, above: float = -1.0) -> tuple[Tensor, Tensor]:
-    """Return the k largest values of every row that are above `above`, in falling order, and their positions.
+    """Top k of every row among the values above `above`, in descending order, and their positions.
 
-    `values` is float32 (..., P), `above` at least 0, or -1 where each value is at least 0 or exactly -1 for "none"; k is
-    at most P. NaN is above nothing. Of equal values the earlier one comes first and is kept at the cut, which
+    `values` is float32 (..., P), `above` at least 0, or -1 where each value is at least 0 or exactly -1 for "none"; k
+    is at most P. NaN is above nothing. Of equal values the earlier one comes first and is kept at the cut, which
     `torch.topk` leaves open. Returns values (..., k), -1 beyond the last, and int64 (..., k); where the value is -1 the
     position means nothing.
     """

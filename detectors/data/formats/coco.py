@@ -6,6 +6,7 @@ segmentation where `bbox` is missing, `ignore` like `iscrowd`, LVIS' `coco_url` 
 
 import json
 import math
+from array import array
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,21 @@ from typing import Any
 from detectors.data.formats.coco_masks import mask_box
 from detectors.data.pictures import PictureFinder
 from detectors.data.problems import Problem, note
-from detectors.data.records import RawBoxes, RawImage, RawSplit, read_as_fractions, unique_names
+from detectors.data.records import (
+    ROTATED,
+    RawBoxes,
+    RawImage,
+    RawSplit,
+    around_rotated,
+    read_as_fractions,
+    unique_names,
+)
 from detectors.errors import InputError
 
 _KNOWN_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"})
 _TRUE = (1, "1", "true", "True")
 _PLAIN = frozenset({int, float})
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes().decode("utf-8-sig"))
     except ValueError as error:  # JSON and UTF-8 errors both
-        raise InputError(f"{file} is no valid JSON: {error}") from None
+        raise InputError(f"{file} is no valid JSON in UTF-8: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file} is no COCO detection file: expected an object, got a {type(content).__name__}")
     for key in ("images", "annotations", "categories"):
@@ -122,7 +132,7 @@ def _categories(entries: Sequence[Any], annotations: Sequence[Any], file: Path, 
 
 def _phantoms(found: dict[Hashable, dict[str, Any]], annotations: Sequence[Any]) -> dict[Hashable, str]:
     """Names by id of Roboflow's root category and of labelme's background, if no box has them."""
-    parents = {entry.get("supercategory") for entry in found.values()}
+    parents = [entry.get("supercategory") for entry in found.values()]
     suspects = {
         key: entry["name"]
         for key, entry in found.items()
@@ -138,9 +148,11 @@ def _phantoms(found: dict[Hashable, dict[str, Any]], annotations: Sequence[Any])
 def _read_images(entries: Sequence[Any], raw: RawSplit, pictures: PictureFinder) -> dict[Hashable, int]:
     """Fill in the images; gives the position of each by its id."""
     positions: dict[Hashable, int] = {}
-    textual = any(isinstance(entry, dict) and isinstance(as_id(entry.get("id")), str) for entry in entries)
-    if textual:
-        raw.problems.append(note(raw.source, "image ids are text: images are numbered from 1 in their order"))
+    ids = [as_id(entry.get("id")) for entry in entries if isinstance(entry, dict)]
+    renumbered = any(isinstance(number, str) or (isinstance(number, int) and abs(number) > _LARGEST) for number in ids)
+    if renumbered:
+        reason = "image ids are text or beyond 64 bits: images are numbered from 1 in their order"
+        raw.problems.append(note(raw.source, reason))
     for position, entry in enumerate(entries):
         name = _file_name(entry)
         if name is None:
@@ -159,7 +171,7 @@ def _read_images(entries: Sequence[Any], raw: RawSplit, pictures: PictureFinder)
             raw.problems.append(Problem(where, reason, kind="two images have one id"))
         else:
             positions[number] = len(raw.images)
-            image_id = len(raw.images) + 1 if textual or not isinstance(number, int) else number
+            image_id = len(raw.images) + 1 if renumbered or not isinstance(number, int) else number
             found = pictures.find(name)
             size = _size(entry.get("height"), entry.get("width"))
             raw.images.append(RawImage(found.path, image_id, name, size))
@@ -220,7 +232,20 @@ def _read_annotations(
         if not entry.keys() <= _KNOWN_KEYS:
             extras = {key: value for key, value in entry.items() if key not in _KNOWN_KEYS}
             boxes.extras[len(boxes.label) - 1] = extras
+            rotation = _rotation(extras.get("attributes"))
+            if rotation:
+                boxes.corners[-4:] = array("d", around_rotated(tuple(boxes.corners[-4:]), rotation))
+                where = f"{raw.where(raw.images[position])}: {_title(entry, number)}"
+                raw.problems.append(note(where, ROTATED, ROTATED))
         entries[number] = None  # frees what is read: such files fill the memory
+
+
+def _rotation(attributes: Any) -> float:
+    """CVAT's angle of a box in degrees, clockwise; its `bbox` is that of the box before the turn."""
+    try:
+        return as_number(attributes["rotation"]) % 360
+    except (KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def _title(entry: Any, number: int) -> str:

@@ -23,7 +23,7 @@ def mask_box(segmentation: Any) -> tuple[float, float, float, float] | None:
     except (KeyError, IndexError, TypeError, ValueError):
         return None
     x, y = values[::2], values[1::2]
-    if len(x) != len(y) or len(x) < 3:
+    if any(len(polygon) % 2 for polygon in polygons) or len(x) < 3:
         return None
     return min(x), min(y), max(x), max(y)
 

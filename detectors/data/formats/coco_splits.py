@@ -5,18 +5,21 @@ Beside the pictures (`train/_annotations.coco.json`), in `annotations/`, or at t
 
 import mmap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from detectors.data.formats.coco import read_file
 from detectors.data.pictures import PictureFinder
+from detectors.data.problems import Problem
 from detectors.data.records import RawSplit, Splits
-from detectors.data.split_names import CANONICAL, split_of_folder, split_of_name
+from detectors.data.split_names import CANONICAL, canonical, split_of_folder, split_of_name
 from detectors.data.tree import Tree, join, parent, stem
+from detectors.errors import InputError
 
 ANNOTATIONS = ("annotations", "annotation", "labels", "coco", "json")
 _PICTURES = ("images", "data", "JPEGImages", "image", "imgs")
+_OF_THE_SAME_PICTURES = ("captions_", "person_keypoints_", "stuff_", "panoptic_")
 
 
 def find_splits(tree: Tree, entry: str | None = None, *, merge_classes: bool = False) -> Splits:
@@ -25,23 +28,29 @@ def find_splits(tree: Tree, entry: str | None = None, *, merge_classes: bool = F
     `instances_train2017.json` is the split `train` unless there is another year's. A file that speaks of no split is
     `train` if it is alone, and a split of its own name otherwise.
     """
-    files = [entry] if entry is not None else _candidates(tree)
+    files, left = ([entry], []) if entry is not None else _candidates(tree)
     names = {file: _split_name(file) for file in files}
     if len(files) == 1 and names[files[0]] not in CANONICAL.values():
         names = {files[0]: "train"}
     counts = Counter(names.values())
     by_split: dict[str, str] = {}
     for file in files:
-        exact = stem(file).lower() in CANONICAL
-        name = names[file] if counts[names[file]] == 1 or exact else stem(file).removeprefix("instances_")
+        name = names[file] if counts[names[file]] == 1 else _own_name(file)
+        if name in by_split:
+            raise InputError(
+                f"{tree.path(by_split[name])} and {tree.path(file)} are both the split {name!r}: rename one, or give "
+                "the one to read as --data"
+            )
         by_split[name] = file
-    return {
-        split: partial(_read, tree, file, split, [name for name in by_split if name != split], merge_classes)
-        for split, file in by_split.items()
-    }
+    readers: dict[str, Callable[[], RawSplit]] = {}
+    for split, file in by_split.items():
+        others = [name for name in by_split if name != split]
+        readers[split] = partial(_read, tree, file, split, others, left, merge_classes)
+        left = []  # told once
+    return readers
 
 
-def _read(tree: Tree, file: str, split: str, others: list[str], merge_classes: bool) -> RawSplit:
+def _read(tree: Tree, file: str, split: str, others: list[str], left_out: list[str], merge_classes: bool) -> RawSplit:
     own = split_of_folder(parent(file).rpartition("/")[2]) is not None
     pictures = PictureFinder(
         tree,
@@ -51,16 +60,36 @@ def _read(tree: Tree, file: str, split: str, others: list[str], merge_classes: b
         others=others,
     )
     shown = file if own or parent(file).count("/") else file.rpartition("/")[2]
-    return read_file(tree.path(file), shown, pictures, merge_classes=merge_classes)
+    raw = read_file(tree.path(file), shown, pictures, merge_classes=merge_classes)
+    kind = "an annotation file is left out"
+    reason = f"it is beside the splits ({', '.join([split, *others])}), and left out: delete it, or give it as --data"
+    raw.problems += [Problem(other, reason, kind=kind) for other in left_out]
+    return raw
 
 
-def _candidates(tree: Tree) -> list[str]:
-    """The files that are COCO's by place and content; of an `annotations` folder with `instances_*`, only those."""
-    placed = [file for file in tree.with_suffix(".json") if _is_place(parent(file))]
-    # A file with the name of a split that is no COCO will say so when it is read.
-    found = [file for file in placed if stem(file).lower() in CANONICAL or is_coco(tree.path(file))]
-    official = {parent(file) for file in found if stem(file).startswith("instances_")}
-    return [file for file in found if parent(file) not in official or stem(file).startswith("instances_")]
+def _candidates(tree: Tree) -> tuple[list[str], list[str]]:
+    """The files that are COCO's by place and content, and those by content alone.
+
+    Of an `annotations` folder with `instances_*`, COCO's other files about the same pictures are no data of their own.
+    """
+    found: list[str] = []
+    left: list[str] = []
+    for file in tree.with_suffix(".json"):
+        placed = _is_place(parent(file))
+        # A file with the name of a split that is no COCO will say so when it is read.
+        if (placed and stem(file).lower() in CANONICAL) or is_coco(tree.path(file)):
+            (found if placed else left).append(file)
+    official = [(parent(file), _split_name(file)) for file in found if stem(file).startswith("instances_")]
+    folders = {folder for folder, _ in official}
+    for file in list(found):
+        if parent(file) not in folders or stem(file).startswith("instances_"):
+            continue
+        other = stem(file).startswith(_OF_THE_SAME_PICTURES)
+        if other or (parent(file), _split_name(file)) in official:
+            found.remove(file)
+            if not other:
+                left.append(file)
+    return found, left if found else []
 
 
 def _is_place(folder: str) -> bool:
@@ -82,6 +111,12 @@ def _split_name(file: str) -> str:
     folder = next((split for part in file.split("/")[:-1] if (split := split_of_folder(part))), None)
     name = stem(file).removeprefix("instances_")
     return folder or split_of_name(name) or name
+
+
+def _own_name(file: str) -> str:
+    """A split's name where another file is of the same split: with its year, say."""
+    folder = next((part for part in file.split("/")[:-1] if split_of_folder(part)), None)
+    return canonical(folder or stem(file).removeprefix("instances_"))
 
 
 def _picture_folders(tree: Tree, file: str, split: str) -> Sequence[str]:

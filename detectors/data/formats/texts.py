@@ -23,7 +23,7 @@ def lines_of(content: bytes, file: Path | str) -> list[str]:
     try:
         text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise InputError(f"{file} is no UTF-8 text: {error}") from None
+        raise InputError(f"{file} is no UTF-8 text, save it as such: {error}") from None
     return [stripped for line in text.splitlines() if (stripped := line.strip())]
 
 

@@ -23,6 +23,7 @@ from detectors.data.tree import Tree, folded, is_picture, join, parent, stem, wi
 
 _ANNOTATIONS = frozenset({"annotations", "annotation", "xmls", "xml", "labels"})
 _PICTURES = ("JPEGImages", "images", "image", "imgs", "img", "data")
+_ELSEWHERE = "a picture lies elsewhere or has another name"
 _LISTS = ("ImageSets/Main", "ImageSets", "")
 
 
@@ -54,6 +55,8 @@ class VocFolder:
         self.tree = tree
         self.boxes = VocBoxes()
         """Those of `annotations`."""
+        self.further_down: dict[str, list[str]] = {}
+        """Files by folder of data sets of their own, in folders below this one."""
         files = tree.with_suffix(".xml")
         read = (read_annotation(tree.located(file), VocBoxes()) for file in files[:50])
         known = any(found is not None and not found.error for found in read)
@@ -87,19 +90,27 @@ class VocFolder:
         labels = {name: label for label, name in enumerate(self.class_names, start=1)}
         if split == self.splits[0]:
             raw.problems += self._unlisted()
+            raw.problems += self._further_down()
         for home in self.homes:
-            taken: dict[str, str] = {}
+            taken: dict[str, str | None] = {}
             for key, name in self._items(home, split):
-                file = home.files.get(key)
+                file = home.files.get(key) or self._named_otherwise(home).get(key)
                 annotation = None if file is None else self.annotations.get(file)
                 picture = self._picture(home, key, name, file, annotation, raw, split)
                 if picture is None:
                     continue
-                if picture.name in taken:
-                    raw.problems.append(note(f"{split}: image {picture.name}", "it is listed twice", "listed twice"))
-                    continue
-                taken[picture.name] = key
-                self._read_image(picture, file, annotation, labels, raw)
+                where = f"{split}: image {picture.name}"
+                if picture.name not in taken:
+                    taken[picture.name] = file
+                    if file is not None and key not in home.files:
+                        remark = f"the annotation {file} is for {picture.name}"
+                        raw.problems.append(note(where, remark, _ELSEWHERE))
+                    self._read_image(picture, file, annotation, labels, raw)
+                elif file is not None and file != taken[picture.name]:
+                    reason = f"{taken[picture.name]} and {file} are both for this picture: the second is left out"
+                    raw.problems.append(Problem(where, reason, kind="two annotations are for one picture"))
+                elif self.listed:
+                    raw.problems.append(note(where, "it is listed twice", "listed twice"))
         corners = np.array(raw.boxes.corners).reshape(-1, 4) - (1.0, 1.0, 0.0, 0.0)
         raw.boxes.corners = array("d", corners.tobytes())
         read_as_fractions(raw, first_pixel=1.0)
@@ -109,7 +120,11 @@ class VocFolder:
         self, image: RawImage, file: str | None, found: VocAnnotation | None, labels: dict[str, int], raw: RawSplit
     ) -> None:
         image.image_id = len(raw.images) + 1
-        image.labeled = found is not None
+        image.labeled = file is not None
+        if file is not None and found is None:
+            reason = f"{file} is XML, but no annotation of Pascal VOC (an element 'annotation'): left out"
+            raw.problems.append(Problem(raw.where(image), reason, kind="an XML file is no annotation"))
+            return
         if found is not None and found.error:
             raw.problems.append(Problem(raw.where(image), f"{found.error}: left out", kind="an XML file is invalid"))
             return
@@ -144,7 +159,8 @@ class VocFolder:
             parts = inner.split("/") if inner else []
             at = next((i for i in reversed(range(len(parts))) if parts[i].lower() in _ANNOTATIONS), None)
             if at is not None and not all(_is_place(part) for part in parts[:at]):
-                continue  # a data set of its own, further down
+                self.further_down[inner] = own
+                continue
             annotations = "/".join(parts if at is None else parts[: at + 1])
             home = homes.get(annotations)
             if home is None:
@@ -189,7 +205,8 @@ class VocFolder:
                 yield from found if len(lists) == 1 else dict(found).items()
             return
         keys_of_pictures = self._keys_of_pictures(home)
-        for key in sorted({*home.files, *keys_of_pictures}):
+        bare = sorted(keys_of_pictures.keys() - home.files.keys())
+        for key in sorted(home.files) + bare:  # what has an annotation is not to be taken for a picture without one
             file = home.files.get(key) or keys_of_pictures[key]
             if (split_of_folders(file) or "train") == split:
                 yield key, key
@@ -257,9 +274,7 @@ class VocFolder:
             if not result.reason:
                 shown = result.file or result.path
                 remark = f"the annotation {file} is for {shown}"
-                raw.problems.append(
-                    note(f"{split}: image {shown}", remark, "a picture lies elsewhere or has another name")
-                )
+                raw.problems.append(note(f"{split}: image {shown}", remark, _ELSEWHERE))
                 return RawImage(result.path, 0, shown)
         if file is not None:
             reason = f"there is no picture for this annotation (filename {annotation.filename if annotation else ''!r})"
@@ -267,6 +282,25 @@ class VocFolder:
             return None
         missing = join(home.pictures[0], name if is_picture(name) else f"{name}.jpg")
         return RawImage(self.tree.located(missing), 0, missing)
+
+    def _named_otherwise(self, home: Home) -> dict[str, str]:
+        """Annotations of another name than their pictures, which they name in `filename`, by the pictures' keys."""
+        if home.annotations not in self._otherwise:
+            bare = self._keys_of_pictures(home).keys() - home.files.keys()
+            found: dict[str, str] = {}
+            if bare:
+                keys = Keys(bare)
+                for file in home.files.values():
+                    annotation = self.annotations.get(file)
+                    key = keys.find(annotation.filename)[0] if annotation and annotation.filename else ""
+                    if key in bare:
+                        found.setdefault(key, file)
+            self._otherwise[home.annotations] = found
+        return self._otherwise[home.annotations]
+
+    @cached_property
+    def _otherwise(self) -> dict[str, dict[str, str]]:
+        return {}
 
     def _finder(self, home: Home, split: str) -> PictureFinder:
         key = (home.annotations, split)
@@ -289,13 +323,21 @@ class VocFolder:
             for file in (file for files in home.lists.values() for file in files):
                 keys = Keys(home.files)
                 named.update(keys.find(line)[0] for line in read_lines(self.tree.path(file)))
-            left = [key for key in home.files if key not in named]
+            otherwise = self._named_otherwise(home)
+            used = {otherwise[key] for key in named if key in otherwise}
+            left = [key for key, file in home.files.items() if key not in named and file not in used]
             if left:
                 text = f"{len(left)} annotations are in no list, such as {home.files[left[0]]}: they are left out"
                 enough = "train" in home.lists or "trainval" in home.lists
                 where = next((parent(files[0]) for files in home.lists.values()), home.annotations)
                 problems.append(Problem(where, text, "note" if enough else "error", "annotations are in no list"))
         return problems
+
+    def _further_down(self) -> list[Problem]:
+        """Annotations of data sets in folders of this one."""
+        kind = "annotations lie in no place of this data set"
+        reason = "annotations are left out: delete them, or give their folder as --data"
+        return [Problem(folder, f"{len(files)} {reason}", kind=kind) for folder, files in self.further_down.items()]
 
 
 def _is_place(folder: str) -> bool:

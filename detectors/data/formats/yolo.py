@@ -64,7 +64,8 @@ def read_split(
     reader.finish()
     first = ordered(list(found))[0]
     for file in sources[0].labels.strays():
-        if (split_of_folders(file) or first) == split and _is_labels(sources[0].labels.tree.path(file)):
+        own = split_of_folders(file)
+        if (own if own in found else first) == split and _is_labels(sources[0].labels.tree.path(file)):
             raw.problems.append(Problem(f"{split}: labels {file}", "there is no image for this file"))
     return raw
 

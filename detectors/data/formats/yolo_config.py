@@ -12,7 +12,8 @@ from detectors.data.tree import Tree, parent
 from detectors.errors import InputError
 
 _PREFERRED = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-_NAME_FILES = ("obj.names", "classes.txt", "_darknet.labels", "predefined_classes.txt")
+_OWN_NAMES = ("obj.names", "classes.txt", "_darknet.labels")
+_NAME_FILES = (*_OWN_NAMES, "predefined_classes.txt")  # the last holds what labelImg offers
 
 
 @dataclass
@@ -42,6 +43,8 @@ def read_config(tree: Tree, entry: str | None = None) -> YoloConfig:
             (name for name in tree.with_suffix(".data") if name.rpartition("/")[2] == "obj.data"), None
         )
         config = YoloConfig() if darknet is None else _from_darknet(tree, darknet)
+    if entry is None:
+        _refuse_other_names(tree, config)
     if config.names is None:
         config.names = _names_beside(tree)
     return config
@@ -63,7 +66,8 @@ def _load(file: Path, *, strict: bool = True) -> dict[str, Any]:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        content = yaml.safe_load(file.read_bytes().decode("utf-8-sig"))
+        # All values as text: of the names `no` and `off` YAML 1.1 would make False.
+        content = yaml.load(file.read_bytes().decode("utf-8-sig"), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         if strict:
             raise InputError(f"{file} is no valid YAML: {error}") from None
@@ -81,17 +85,19 @@ def _from_yaml(tree: Tree, file: str) -> YoloConfig:
                 config.sources.setdefault(canonical(str(key)), []).extend(text for text in texts if text.strip())
     names = content.get("names")
     if isinstance(names, dict) and names:
-        numbers = {int(key) if str(key).isdecimal() else key: name for key, name in names.items()}
+        numbers = {int(key) if key.isdecimal() else key: name for key, name in names.items()}
         if set(numbers) != set(range(len(names))):
             raise InputError(f"{tree.path(file)}: names must be numbered 0 to {len(names) - 1}, got {list(names)}")
         config.names = [str(numbers[number]) for number in range(len(numbers))]
     elif isinstance(names, list) and names:
         config.names = [str(name) for name in names]
     elif isinstance(names, str) and (found := tree.file(parent(file), names)):
-        config.names = read_lines(tree.path(found))
+        config.names = _name_lines(tree.path(found))
+    elif isinstance(names, str) and names:
+        raise InputError(f"{tree.path(file)}: names must be a list, a mapping from numbers or a file, got {names!r}")
     shape = content.get("kpt_shape")
-    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(value, int) for value in shape):
-        config.keypoints = shape[0] * shape[1]
+    if isinstance(shape, list) and len(shape) == 2 and all(str(value).isdecimal() for value in shape):
+        config.keypoints = int(shape[0]) * int(shape[1])
     return config
 
 
@@ -106,15 +112,15 @@ def _from_darknet(tree: Tree, file: str) -> YoloConfig:
     names = values.get("names", "").replace("\\", "/").rpartition("/")[2]
     found = tree.file(parent(file), names) if names else None
     if found is not None:
-        config.names = read_lines(tree.path(found))
+        config.names = _name_lines(tree.path(found))
     return config
 
 
 def _names_beside(tree: Tree) -> list[str] | None:
     """Class names of a text file, or of Label Studio's `notes.json`."""
     for name in _NAME_FILES:
-        found = [file for file in tree.with_suffix(name[name.rfind(".") :]) if file.rpartition("/")[2].lower() == name]
-        lists = [lines for file in found if (lines := read_lines(tree.path(file)))]
+        found = [file for file in tree.with_suffix(name[name.rfind(".") :]) if _is_named(file, name)]
+        lists = [lines for file in found if (lines := _name_lines(tree.path(file)))]
         if lists:
             _same(lists, found, tree)
             return lists[0]
@@ -128,7 +134,42 @@ def _names_beside(tree: Tree) -> list[str] | None:
     return None
 
 
+def _name_lines(file: Path) -> list[str]:
+    """Class names, one per line.
+
+    Raises:
+        ValueError: an empty line before the last name, which would shift the numbers of those after it.
+    """
+    names = read_lines(file)
+    lines = file.read_bytes().decode("utf-8-sig").rstrip().splitlines()
+    if len(lines) != len(names):
+        number = next(number for number, line in enumerate(lines, start=1) if not line.strip())
+        raise InputError(f"{file}: line {number} names no class: delete it, or write the name of class {number - 1}")
+    return names
+
+
 def _same(lists: Sequence[list[str]], files: Sequence[str], tree: Tree) -> None:
     for other, file in zip(lists, files):
         if other != lists[0]:
             raise InputError(f"{tree.path(files[0])} and {tree.path(file)} list different classes")
+
+
+def _refuse_other_names(tree: Tree, config: YoloConfig) -> None:
+    """Raise ValueError where two files number the classes differently: boxes were drawn with one of them."""
+    lists = {config.file: config.names or []} if config.file else {}
+    texts = [file for name in _OWN_NAMES for file in tree.with_suffix(name[name.rfind(".") :]) if _is_named(file, name)]
+    lists |= {file: _name_lines(tree.path(file)) for file in texts}
+    for name in _PREFERRED:
+        if name in tree.names[""] and name != config.file:
+            lists[name] = _from_yaml(tree, name).names or []
+    first, *others = [file for file, names in lists.items() if names] or [""]
+    for file in others:
+        if any(one != other for one, other in zip(lists[first], lists[file])):
+            raise InputError(
+                f"{tree.path(first)} and {tree.path(file)} number the classes differently: delete the wrong one, or "
+                "give the data.yaml to read as --data"
+            )
+
+
+def _is_named(file: str, name: str) -> bool:
+    return file.rpartition("/")[2].lower() == name

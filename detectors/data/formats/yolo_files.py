@@ -6,7 +6,7 @@ beside them, or in one folder of labels for all splits; in any case.
 
 from functools import cached_property, lru_cache
 
-from detectors.data.tree import Tree, folded, without_suffix
+from detectors.data.tree import Tree, folded, parent, without_suffix
 
 PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures"})
 _LABELS = frozenset({"labels", "label", "labeltxt", "annotations", "txt"})
@@ -32,9 +32,10 @@ class LabelFiles:
         return self._shared.get(file, [])
 
     def strays(self) -> list[str]:
-        """Label files without a picture."""
+        """Text files without a picture, in folders of labels or beside label files that have one."""
         used = set(self._by_picture.values())
-        return [file for file in self.placed if file not in used]
+        folders = {parent(file) for file in (*self.placed, *used)}
+        return [file for file in self.files if file not in used and parent(file) in folders]
 
     @cached_property
     def _by_picture(self) -> dict[str, str]:

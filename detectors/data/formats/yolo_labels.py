@@ -1,8 +1,8 @@
 """Lines of YOLO label files: boxes, polygons, oriented boxes and poses, as fractions of the picture.
 
-A line is a class and `center_x center_y width height`, perhaps with a sixth column (a score or a track), or with the
-keypoints of a pose; or a class and the corners of a polygon, of which an oriented box has four. DOTA's lines are eight
-corners in pixels, a class name and a difficulty.
+A line is a class and `center_x center_y width height`, perhaps with the keypoints of a pose, or a class and the corners
+of a polygon, of which an oriented box has four. A score and the number of a track may follow, as Ultralytics writes
+them with `save_txt`. DOTA's lines are eight corners in pixels, a class name and a difficulty.
 """
 
 import math
@@ -31,6 +31,7 @@ class Refused:
 HEADERS = ("imagesource:", "gsd:")
 """Beginnings of DOTA's first lines, which hold no label."""
 
+_AMBIGUOUS = "a line can be read in two ways"
 _EXPECTED = "expected 5 numbers (class, center x, center y, width, height), or a class and the corners of a polygon"
 
 
@@ -53,12 +54,20 @@ def read_line(line: str, keypoints: int | None = None) -> Line | Refused:
     if count == 5 or count == 6:
         remark = "" if count == 5 else "the sixth column is no part of a box: left out"
         return _finished(values[0], _box(values), remark, line)
-    pose = count - 5 == keypoints if keypoints is not None else _is_pose(values)
-    if pose:
+    # A score and a track may follow the keypoints.
+    if _is_pose(values) if keypoints is None else 0 <= count - 5 - keypoints <= 2:
         return _finished(values[0], _box(values), "keypoints are left out", line)
+    tracked = texts[-1].isdecimal() and values[-1] > 1  # more than any coordinate
+    if count == 7 and tracked:
+        return _finished(values[0], _box(values), "a score and a track are no part of a box: left out", line)
+    if count == 7 and texts[-1] == "1":
+        return Refused(f"a triangle, or a box with a score and the track 1: {line[:80]!r}", _AMBIGUOUS)
+    if keypoints is None and (count - 5) % 3 == 0 and set(values[7::3]) <= {0.0, 1.0}:
+        return Refused(f"a polygon, or a box with keypoints (say `kpt_shape` in data.yaml): {line[:80]!r}", _AMBIGUOUS)
     if count % 2 == 1:
-        x, y = values[1::2], values[2::2]
-        remark = "a polygon: the box around it"
+        corners = values[1:-2] if tracked else values[1:]
+        x, y = corners[::2], corners[1::2]
+        remark = f"a polygon: the box around it{', without its score and track' if tracked else ''}"
         return _finished(values[0], (min(x), min(y), max(x), max(y)), remark, line)
     return Refused(f"{_EXPECTED}, got {count}: {line[:80]!r}", "a line has an unknown number of columns")
 

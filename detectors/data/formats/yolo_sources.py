@@ -11,7 +11,7 @@ from detectors.data.formats.yolo_config import YoloConfig
 from detectors.data.formats.yolo_files import PICTURES, LabelFiles
 from detectors.data.pictures import Found, PictureFinder
 from detectors.data.split_names import CANONICAL, split_of_folder, split_of_folders
-from detectors.data.tree import Tree, parent, stem
+from detectors.data.tree import Tree, join, parent, stem
 
 
 @dataclass
@@ -40,7 +40,7 @@ def find_sources(tree: Tree, config: YoloConfig) -> dict[str, list[Source]]:
         _configured_below(tree) or not (labels.placed or (labels.files and any(map(labels.of, tree.pictures))))
     ):
         return {}
-    found = {split: [_named(labels, config, name) for name in names] for split, names in config.sources.items()}
+    found = _by_config(labels, config)
     if not found:
         found = _lists(labels)
     covered = {picture.path for sources in found.values() for source in sources for picture in source.pictures}
@@ -58,42 +58,93 @@ def _configured_below(tree: Tree) -> bool:
     return any(name in ("data.yaml", "data.yml") for names in inner for name in names)
 
 
-def _named(labels: LabelFiles, config: YoloConfig, name: str) -> Source:
-    """Files that a configuration names, looked for below the folder first, whatever lies beside it."""
+def _by_config(labels: LabelFiles, config: YoloConfig) -> dict[str, list[Source]]:
+    """The sources that a configuration names; of two names of one place, the second has none."""
+    found: dict[str, list[Source]] = {}
+    places: dict[str, str] = {}
+    for split, names in config.sources.items():
+        for name in dict.fromkeys(names):
+            place, sources = _named(labels, config, name)
+            first = places.setdefault(f"{split}:{place}", name) if place else name
+            if _parts(first) != _parts(name):
+                reason = f"{config.file} names {first!r} and {name!r}, and only {place} was found for both"
+                sources = [Source(labels, missing=reason)]
+            found.setdefault(split, []).extend(sources)
+    return found
+
+
+def _named(labels: LabelFiles, config: YoloConfig, name: str) -> tuple[str, list[Source]]:
+    """Place and sources of what a configuration names: as it is written, or else the likeliest below the folder."""
     tree = labels.tree
-    for inner in _inner_paths(config.path, name):
-        file = tree.file("", inner)
-        if file is not None:
-            return Source(labels, lines=read_lines(tree.path(file)), base=parent(file))
-        folder = tree.folder("", inner)
-        if folder is not None:
-            return Source(labels, tree.inside(folder, tree.pictures))
+    own, parts = _parts(config.path), _parts(name)
+    # Roboflow's `../train/images` lies in the folder, whatever lies beside it.
+    inner = "/".join([*own, *parts])
+    if found := _inner(labels, inner):
+        return inner, found
     plain = name.replace("\\", "/")
-    for place in (tree.root / config.path / plain, tree.root / plain):
+    for place in dict.fromkeys((tree.root / config.path / plain, tree.root / plain)):
         if place.exists():
-            return _outside(Path(os.path.normpath(place)))
-    return Source(labels, missing=f"{config.file} names {name!r}, but there is no such folder or list in {tree.root}")
+            path = os.path.normpath(os.path.abspath(place))
+            below = tree.relative(path)
+            found = _outside(Path(path)) if below is None else _inner(labels, below)
+            if found:
+                return path, found
+    for inner in _shortened(parts):
+        if found := _inner(labels, inner):
+            return inner, found
+    reason = f"{config.file} names {name!r}, but there is no such folder or list in {tree.root}"
+    return "", [Source(labels, missing=reason)]
 
 
-def _inner_paths(path: str, name: str) -> Iterator[str]:
-    """The path as it stands, then without its first folders, which are of another place, up to that of a split."""
-    own = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    if own:
-        yield "/".join([*own, *parts])
-    for start in range(max(len(parts), 1)):
+def _parts(path: str) -> list[str]:
+    return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+
+
+def _shortened(parts: list[str]) -> Iterator[str]:
+    """A path without its first folders, which are of another place, up to the last that is that of a split."""
+    last = max((i for i, part in enumerate(parts) if split_of_folder(part) is not None), default=len(parts) - 1)
+    for start in range(max(last, 0) + 1):
         yield "/".join(parts[start:])
-        if parts and split_of_folder(parts[start]) is not None:
-            return
 
 
-def _outside(path: Path) -> Source:
+def _inner(labels: LabelFiles, inner: str) -> list[Source]:
+    """The list or the folder of that path in the tree."""
+    tree = labels.tree
+    file = tree.file("", inner)
+    if file is not None:
+        return _listed(labels, tree.path(file), parent(file))
+    folder = tree.folder("", inner)
+    return [] if folder is None else [Source(labels, tree.inside(folder, tree.pictures))]
+
+
+def _outside(path: Path) -> list[Source]:
     """A folder or a list beyond the data folder."""
     if path.is_file():
-        return Source(LabelFiles(Tree(path.parent)), lines=read_lines(path))
-    at = next((i for i in reversed(range(len(path.parts))) if path.parts[i].lower() in PICTURES), len(path.parts))
-    tree = Tree(Path(*path.parts[:at]))
-    return Source(LabelFiles(tree), tree.inside("/".join(path.parts[at:]), tree.pictures))
+        return _listed(LabelFiles(Tree(path.parent)), path, "")
+    root, folder = _root_around(path)
+    tree = Tree(root)
+    return [Source(LabelFiles(tree), tree.inside(folder, tree.pictures))]
+
+
+def _root_around(folder: Path) -> tuple[Path, str]:
+    """The folder that holds a folder of pictures and its labels, and the place of the pictures in it."""
+    parts = folder.parts
+    at = next((i for i in reversed(range(len(parts))) if parts[i].lower() in PICTURES), len(parts))
+    return Path(*parts[:at]), "/".join(parts[at:])
+
+
+def _listed(labels: LabelFiles, file: Path, base: str) -> list[Source]:
+    """Pictures of a list: those of the tree, and by folder those elsewhere that absolute lines name."""
+    lines: list[str] = []
+    elsewhere: dict[Path, list[str]] = {}
+    for line in read_lines(file):
+        if os.path.isabs(line) and labels.tree.relative(line) is None and os.path.isfile(line):
+            root, folder = _root_around(Path(line).parent)
+            elsewhere.setdefault(root, []).append(join(folder, os.path.basename(line)))
+        else:
+            lines.append(line)
+    own = [Source(labels, lines=lines, base=base)] if lines or not elsewhere else []
+    return own + [Source(LabelFiles(Tree(root)), files) for root, files in elsewhere.items()]
 
 
 def _lists(labels: LabelFiles) -> dict[str, list[Source]]:

@@ -370,8 +370,12 @@ def oriented_yolo(folder: Path) -> None:
     ultralytics_yolo(folder, yolo_corners)
 
 
-def tracked_yolo(folder: Path) -> None:
+def scored_yolo(folder: Path) -> None:
     ultralytics_yolo(folder, lambda *args: f"{yolo_box(*args)} 0.87")
+
+
+def tracked_yolo(folder: Path) -> None:
+    ultralytics_yolo(folder, lambda *args: f"{yolo_box(*args)} 0.87 12")
 
 
 def pose_yolo(folder: Path) -> None:
@@ -487,7 +491,9 @@ EXPORTS = [
     Export("Ultralytics 8, segment", "the same with polygons", segmentation_yolo, described("train", "val")),
     Export("Ultralytics 8, obb", "the same with four corners (9 columns)", oriented_yolo, described("train", "val")),
     Export("Ultralytics 8, pose", "the same with keypoints", pose_yolo, described("train", "val")),
-    Export("Ultralytics 8, predict --save-conf", "the same with a sixth column", tracked_yolo,
+    Export("Ultralytics 8, predict --save-conf", "the same with a sixth column", scored_yolo,
+           described("train", "val")),
+    Export("Ultralytics 8, track --save-conf", "the same with a score and a track", tracked_yolo,
            described("train", "val")),
     Export("CVAT 2, YOLO 1.1", "`obj.data`, `obj.names`, `train.txt`, `obj_train_data/`", cvat_yolo,
            described("train")),
