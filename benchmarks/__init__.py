@@ -1,1 +1,1 @@
-"""The neck laboratory: cost, speed, memory and accuracy of necks under one roof."""
+"""Benchmarks of necks and detectors: cost, speed, memory and accuracy."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks activations`: which level and scale of an MLFPN answers to a picture.
+"""`python -m benchmarks activations`: activations of each level and scale of an MLFPN on an image.
 
 M2Det (arXiv 1811.04533), section 4 ("Discussion") and Fig. 6: activations of the classification convolutions along the
 scale and the level dimension; here also SFAM's attention (section 3.1).
@@ -97,7 +97,7 @@ def level_activations(detector: SSD, image: Tensor) -> LevelActivations:
     """Terms of each level in the class logits of each scale.
 
     A classification convolution is linear, and its input is the levels side by side: so its output is a sum with one
-    term a level. A map shows, cell by cell, the largest term over the foreground classes and default boxes.
+    term per level. A map shows, cell by cell, the largest term over the foreground classes and default boxes.
 
     Args:
         detector: on an MLFPN, in evaluation.
@@ -128,7 +128,7 @@ def level_activations(detector: SSD, image: Tensor) -> LevelActivations:
 
 
 def draw(found: LevelActivations, image: Tensor, file: Path) -> None:
-    """The picture, the grid of maps (a row a level, a column a scale, one color scale) and the attention beside it."""
+    """The picture, the grid of maps (row: level, column: scale, one color scale) and the attention beside it."""
     import numpy as np
 
     from benchmarks.plots import figure

@@ -275,7 +275,7 @@ class Row:
 def scale_initial_weights(detector: SSD, factor: float) -> None:
     """Multiply the weights of every convolution of the neck that a norm follows.
 
-    The outputs stay the same, but a step of the optimizer turns smaller weights further (arXiv 1706.05350, section 3).
+    The outputs stay the same, but the relative update of smaller weights is larger (arXiv 1706.05350, section 3).
     """
     for conv in normalized_convs(detector.pyramid.neck):
         conv.weight.data.mul_(factor)
@@ -308,7 +308,7 @@ def train_cell(
 
 
 def detector_costs(detector: SSD) -> dict[str, float]:
-    """Parameters in millions and GFLOPs an image, of the whole detector and of its neck."""
+    """Parameters in millions and GFLOPs per image, of the whole detector and of its neck."""
     from torch.utils.flop_counter import FlopCounterMode
 
     assert detector.image_size is not None  # set by every recipe

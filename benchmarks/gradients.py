@@ -1,4 +1,4 @@
-"""`python -m benchmarks gradients`: what reaches each level and scale of a neck, forwards and backwards.
+"""`python -m benchmarks gradients`: magnitudes of maps and gradients, and relative weight updates, of each neck.
 
 Three quantities decide whether a deep neck learns: the size of its maps, the size of the gradients that come back to
 them, and by how much a step of Adam turns its weights. A norm takes the size of the weights before it out of the
@@ -91,7 +91,7 @@ class _Measurement:
 
 
 def turn_per_step(neck: nn.Module, lr: float) -> float:
-    """Median over a neck's convolutions before norms of the share by which a step of Adam turns their weights.
+    """Relative update of a neck's weights per Adam step: the median over its convolutions that a norm follows.
 
     >>> from pyramids import FPN, MLFPN
     >>> wide = MLFPN([64, 128], num_levels=2, channels=64, base_channels=(64, 128))

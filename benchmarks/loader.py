@@ -1,4 +1,4 @@
-"""`python -m benchmarks loader`: images a second that reach training, and what reading annotations costs.
+"""`python -m benchmarks loader`: images per second that reach training, and what reading annotations costs.
 
 Each count of processes is measured with two amounts of work per image: decode and stretch, and SSD's whole recipe
 (arXiv 1512.02325, section 2.2).
@@ -126,7 +126,7 @@ def _print_table(results: Results) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Loader: images a second")
+    table = Table(title="Loader: images per second")
     table.add_column("loader processes", justify="right")
     for name in RECIPES:
         table.add_column(name, justify="right")

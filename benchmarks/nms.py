@@ -17,7 +17,7 @@ from detectors.ops.nms import batched_soft_nms, plain_greedy_nms
 IOU_THRESHOLD, MIN_SCORE, KEPT = 0.3, 0.001, 200
 BASELINE = "linear, loop over classes"
 
-Shape = tuple[int, int, int]  # images, classes, boxes a class
+Shape = tuple[int, int, int]  # images, classes, boxes per class
 
 SHAPES: dict[str, tuple[Shape, ...]] = {
     "smoke": ((1, 4, 50),),

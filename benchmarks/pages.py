@@ -30,7 +30,7 @@ def device(content: Mapping[str, Any]) -> str:
     """The device of a results file, with the processor's instruction set where the file has it."""
     environment = content["environment"]
     known = f", {environment['instructions']}" if "instructions" in environment else ""
-    return f"{environment['device']}{known}"
+    return f"{environment['device'].replace(', 1 threads', ', 1 thread')}{known}"
 
 
 def neck_title(name: str) -> str:
@@ -54,7 +54,7 @@ def necks(source: Source) -> list[str]:
         lines += _neck_table(rows, lambda row: timing(row, ratio.get(row["key"])))
     batches = {mode: rows for mode, rows in _by_mode(timed).items() if mode.batch > 1 and not mode.backward}
     if batches:
-        lines += ["### Images a second", ""]
+        lines += ["### Images per second", ""]
         for mode, rows in batches.items():
             lines += [f"**{mode_title(mode)}**", ""]
             lines += _neck_table(rows, lambda row: number(row["images_per_s"]))
@@ -97,7 +97,7 @@ def _neck_table(rows: Sequence[Row], text: Any) -> list[str]:
 
 def _costs(rows: Sequence[Row]) -> list[str]:
     lines = ["### Parameters and operations", ""]
-    lines += ["Millions of parameters, and GFLOPs an image with a multiply-add as two.", ""]
+    lines += ["Millions of parameters, and GFLOPs per image with a multiply-add as two.", ""]
     body = []
     for row in rows:
         if "error" in row:

@@ -1,4 +1,4 @@
-"""Reading the annotations of many made-up images, beside what the format's own parser takes alone.
+"""Time and memory of reading annotations of many synthetic images, compared with the bare parser of the format.
 
 The parsers are `json`, `xml.etree` and `str.split`. Seconds are those of the processor in a process of its own. Memory
 is what reading adds to the largest size of that process, and that size, most of which is torch's where it is built for

@@ -27,9 +27,9 @@ class Page(NamedTuple):
 PAGES = {
     "necks": Page(
         "Costs",
-        "Parameters, operations, latency and memory of every neck on several backbones. Necks have the widths of their "
-        "papers and make six maps from stride 8 on; torchvision's own FPN makes three. Ratios are to the baseline in "
-        "the same run, and a second measurement of the baseline shows the noise.",
+        "Parameters, operations, latency and, on CUDA, memory of necks on several backbones. Necks have the widths of "
+        "their papers and make six maps from stride 8 on; torchvision's own FPN makes three. Ratios are to the baseline "
+        "in the same run, and a second measurement of the baseline shows the noise.",
         pages.necks,
         pages.necks_together,
     ),
@@ -45,7 +45,7 @@ PAGES = {
     ),
     "gradients": Page(
         "Gradients and initialization",
-        "Why a neck learns or does not: the share by which a step of Adam turns its weights (median over the "
+        "Why a neck learns or does not: the relative update of its weights per step of Adam (median over the "
         "convolutions that a norm follows, learning rate 1e-3), the root mean squares of its maps, and by how much the "
         "gradient grows from each level of an MLFPN to the one before, at initialization and after some steps.",
         trained_pages.gradients,
@@ -148,7 +148,8 @@ class Report:
     def _page(self, name: str, page: Page, contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
         lines = [f"# {page.title}", "", page.about, ""]
         if not contents:
-            command = f"python -m benchmarks {name} --output {self.results.as_posix()}/DEVICE"
+            data = " --data FOLDER" if name == "real" else ""
+            command = f"python -m benchmarks {name} --budget cpu{data} --output {self.results.as_posix()}/DEVICE"
             return [*lines, f"**{MISSING.capitalize()}.** Run `{command}`, then `python -m benchmarks report`."]
         if len(contents) > 1 and page.together is not None:
             lines += ["## Devices side by side", "", *page.together(contents)]
@@ -166,7 +167,7 @@ class Report:
             return [["Three necks on every architecture of timm", MISSING]]
         rows = json.loads(file.read_text())["rows"]
         served = sum("size" in row for row in rows)
-        text = f"{served} of {len(rows)} pairs of a neck and an architecture, on the meta device"
+        text = f"{served} of {len(rows)} pairs of a neck and an architecture"
         title = file.with_suffix(".md").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
         return [[f"[{title}](timm.md)", text]]
 

@@ -1,4 +1,4 @@
-"""Results files: rows of measurements with what is needed to believe them, written whole or not at all.
+"""Results files: rows of measurements with command, commit and environment, written atomically.
 
 A results file is JSON: `schema`, `benchmark`, `command`, `commit`, `environment` (versions and the device), `settings`
 and `rows`. Every row has a `key`, unique in the file, so that an interrupted run goes on where it stopped; one that was

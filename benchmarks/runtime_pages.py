@@ -33,7 +33,7 @@ def speed(source: Source) -> list[str]:
             values = series.setdefault(row["way"], [None] * len(models))
             values[models.index(row["model"])] = (row["median_ms"], row["lower_ms"], row["upper_ms"])
         file, line = source.plot("speed")
-        plots.bars(file, models, series, "ms an image, batch 1", log=True)
+        plots.bars(file, models, series, "ms per image, batch 1", log=True)
         lines += [line, ""]
     for part in source.rows:
         if part["kind"] == "roofline" and "error" not in part:

@@ -1,4 +1,4 @@
-"""Honest timings: warmed up, synchronized, on inputs that rotate and are never zeros, as medians with quartiles."""
+"""Timing of functions: warm-up, synchronization, rotating non-zero inputs, medians with quartiles."""
 
 import statistics
 import time
@@ -66,8 +66,8 @@ def compare(
 ) -> tuple[Timing, float]:
     """Time `function` as `measure` does, each call right after one of `baseline` on the same input.
 
-    Returns also how many times longer the baseline took, as the median over these pairs: what else a machine does, and
-    how fast it runs at the moment, meets both.
+    Returns also the speed-up over the baseline, as the median over these pairs: other load and changes of the clock
+    rate affect both calls of a pair.
     """
     for call in (baseline, function):
         measure(call, inputs, device=device, repeats=1, warmup=warmup)

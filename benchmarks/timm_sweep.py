@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 
 def run(name: str, neck: str, size: Size, real: bool = False) -> Outcome:
-    """Build and run at one size, on the meta device or in earnest; the maps must be what the pyramid declares."""
+    """Build and run at one size, on the meta device or with real tensors; the maps must be as declared."""
     with nullcontext() if real else weightless():
         pyramid = attach(name, neck, image_size=size).eval()
         for parameter in pyramid.parameters():  # those too that timm holds still
@@ -71,7 +71,7 @@ def run(name: str, neck: str, size: Size, real: bool = False) -> Outcome:
 
 
 def run_somewhere(name: str, neck: str, size: Size) -> Outcome:
-    """Run on the meta device; in earnest the few models that read values of their tensors on the way."""
+    """Run on the meta device; with real tensors the few models that read values of their tensors on the way."""
     try:
         return run(name, neck, size)
     except (RuntimeError, ValueError) as error:

@@ -151,7 +151,7 @@ def allocator(source: Source) -> list[str]:
         ]
         for row in rows
     ]
-    head = ["batch", "images a second", "with memory kept", "times faster", "peak MiB", "with memory kept"]
+    head = ["batch", "images per second", "with memory kept", "times faster", "peak MiB", "with memory kept"]
     return table(head, body) if body else []
 
 
@@ -264,8 +264,8 @@ def training(source: Source) -> list[str]:
         for row in rows:
             lines += [
                 f"`{row['command']}`: {row['epochs']} epochs, {row['views']:,} images seen, on {row['trained_on']}; "
-                f"{number(row['train_minutes'])} minutes of training at {number(row['images_per_second'])} images a "
-                f"second, {percent(row['waiting_for_data'])} % of it waiting for data.",
+                f"{number(row['train_minutes'])} minutes of training at {number(row['images_per_second'])} images "
+                f"per second, {percent(row['waiting_for_data'])} % of it waiting for data.",
                 "",
             ]
             classes = row["classes"].items()

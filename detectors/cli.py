@@ -79,7 +79,8 @@ def run_command(
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] in ours:
             raise
-        return _fail(f"this command needs {error.name}: pip install 'feature-pyramids[train,export]'")
+        hint = f"this command needs {error.name}: pip install 'feature-pyramids[train,export]'"
+        return _fail(str(error) if "pip install" in str(error) else hint)
     except (InputError, OSError) as error:
         if debug:
             raise

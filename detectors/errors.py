@@ -25,7 +25,7 @@ class SettingsError(InputError, TypeError):
 
 @contextlib.contextmanager
 def checked_settings(chosen: Collection[object] = ()) -> Iterator[None]:
-    """Turn a part's refusal of its arguments into an `InputError`, where these arguments come from a user.
+    """Context that re-raises errors about a user's settings as `InputError`.
 
     Necks, losses and their like refuse an argument by a `ValueError`. A `TypeError`, which a value of a wrong type or a
     wrong name makes anywhere in them, is the user's if there are `chosen` settings, and a defect otherwise.

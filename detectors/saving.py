@@ -1,4 +1,4 @@
-"""Saving and loading of detectors: one function for each, whatever a user has of a detector.
+"""Saving of detectors, and loading from folders, files and the Hugging Face Hub.
 
 A saved detector is a folder with `model.safetensors` and the `config.json` that rebuilds it; the config is also in the
 header of the safetensors file, so that the file alone is enough.
@@ -42,7 +42,7 @@ def save(model: SSD, folder: str | Path) -> None:
 
     Raises:
         TypeError: for anything but an `SSD`.
-        ValueError: for a detector that no config can rebuild; says what stands against it, and nothing is written.
+        ValueError: for a detector that no config can rebuild; names the reason, and nothing is written.
         OSError: if the folder cannot be written.
 
     >>> import tempfile
@@ -131,7 +131,7 @@ def describe(model: SSD) -> dict[str, Any]:
     """The arguments of `create_detector` that build a detector as it is now, in JSON's types.
 
     Raises:
-        ValueError: if no config can rebuild it; says what stands against it.
+        ValueError: if no config can rebuild it; names the reason.
     """
     if model.config is None:
         raise InputError(

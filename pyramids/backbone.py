@@ -90,9 +90,9 @@ class Backbone(nn.Module):
         return features
 
     def output_sizes(self, image_size: Size) -> list[Size]:
-        """Exact sizes `(height, width)` of the maps for images of `image_size`, found without computing them.
+        """Exact sizes `(height, width)` of the maps for images of `image_size`.
 
-        Found once a size, and remembered. A copy of the model runs, so that this one may be in use meanwhile.
+        Computed once per size, by a forward pass of a copy of the model without values, and cached.
 
         Raises:
             ValueError: where the body does not take images of this size; says why.
@@ -107,7 +107,7 @@ class Backbone(nn.Module):
         return list(self.known_sizes[height, width])
 
     def cut_unused(self, image_size: Size) -> None:
-        """Cut what no map depends on out of the body, in place: whole stages, whose parameters would get no gradient.
+        """Remove the stages of the body that no map depends on, in place: their parameters would get no gradient.
 
         The maps stay as they are, and so do the names in the state dict. A state dict from before the cut still loads.
 
@@ -150,7 +150,7 @@ def likely_sizes(body: nn.Module) -> list[Size]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, or its kind where it says nothing."""
+    """First line of an error's message, or the name of its class if the message is empty."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
@@ -197,7 +197,7 @@ def wrap(
 
 
 def described(body: nn.Module, image_channels: int) -> FeatureInfo:
-    """The `FeatureInfo` of a transformers backbone, which says its channels and not its strides: those come from a run.
+    """`FeatureInfo` of a transformers backbone; its strides are found by a forward pass of a copy.
 
     Raises:
         ValueError: where the body runs at no likely size.

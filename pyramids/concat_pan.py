@@ -15,7 +15,7 @@ from .resample import resize_as
 
 
 class ConcatPAN(nn.Module):
-    """Path aggregation by concatenation; what merges two maps and what halves one is the caller's.
+    """Path aggregation by concatenation, with merge block and downsampling layer given by the caller.
 
     On the way down, a 1x1 block reduces each coarse map to the width of the next finer one, to whose real size it is
     brought (nearest) and joined. On the way up, each finer output is halved and joined with the *reduced* map of the
@@ -23,8 +23,8 @@ class ConcatPAN(nn.Module):
 
     Args:
         channels: channels of the maps, in and out, finest first, at least two.
-        merge: makes what merges a concatenation, from its channels and those to come out.
-        downsample: makes what halves a map, from its channels, which it keeps.
+        merge: builds a merge block from its numbers of input and output channels.
+        downsample: builds a layer of stride 2 from its number of channels, which it keeps.
         norm_layer: timm-style normalization layer of the 1x1 blocks; None means none.
         act_layer: their timm-style activation layer; None means none.
 

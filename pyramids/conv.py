@@ -1,7 +1,7 @@
-"""Convolution, batch norm, activation: the block of all necks, from timm, made to train on a single value.
+"""Convolution, batch norm and activation: timm's block, which here also trains on a 1x1 map at batch size 1.
 
-The smallest map of a pyramid can be 1x1, where a batch of one gives batch norm a single value a channel and no variance
-to speak of. There the running statistics serve instead of the batch's.
+The smallest map of a pyramid can be 1x1, where a batch of one gives batch norm a single value per channel and no
+variance. There the running statistics are used in place of the batch's.
 """
 
 import functools
@@ -17,7 +17,7 @@ LayerType = Callable[..., nn.Module]
 
 
 class BatchNormAct2d(TimmBatchNormAct2d):
-    """timm's batch norm with activation, which normalizes a single value a channel by its running statistics.
+    """timm's batch norm with activation, which normalizes a single value per channel by its running statistics.
 
     `(N, C, H, W)` to `(N, C, H, W)`. Without it, training at batch 1 with a 1x1 map raises in torch.
 

@@ -91,9 +91,9 @@ def extended_strides(strides: Sequence[int], layout: str, count: int) -> list[in
 
 
 class L2Norm(nn.Module):
-    """Each cell's channels to unit length, times a learned scale per channel (SSD, section 3.1).
+    """L2 normalization over the channels of each cell, with a learned scale per channel (SSD, section 3.1).
 
-    conv4_3's activations are far larger than those of the later layers; this brings them to one footing.
+    Activations of conv4_3 are much larger than those of later layers; the norm brings them to a similar scale.
 
     Args:
         channels: number of channels.
@@ -241,7 +241,7 @@ class SSDExtras(Neck):
         return extended_sizes(input_sizes, self.layout, len(self.extra.layers))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Maps `(N, in_channels[i], H_i, W_i)` to the same, the first normalized, and one map an extra layer."""
+        """Maps `(N, in_channels[i], H_i, W_i)` to the same, the first normalized, and one map per extra layer."""
         self.check(features)
         first, *others = features
         return [self.l2_norm(first), *others, *self.extra(features[-1])]

@@ -118,7 +118,7 @@ class ExtraLevels(nn.Module):
 
 
 class FPN(Neck):
-    """The feature pyramid network (Lin et al. 2017, section 3): coarse maps go up and add to the finer ones.
+    """Feature pyramid network (Lin et al. 2017, section 3): a top-down path with lateral connections.
 
     Each map goes through a 1x1 convolution, its lateral; from the coarsest on, the sum so far is upsampled to the real
     size of the next finer lateral and added; a 3x3 convolution makes each output.

@@ -55,7 +55,7 @@ class AttentionLayer(nn.Module):
 
 
 class HybridEncoder(Neck):
-    """The encoder of RT-DETR: attention where it is cheap and means most, CSP blocks between the levels.
+    """Hybrid encoder of RT-DETR (section 4.2): self-attention on the coarsest map, CSP blocks between the levels.
 
     A 1x1 convolution with batch norm brings each map to one width. The cells of the coarsest map go through transformer
     layers, with sine and cosine positions of their real rows and columns. A top-down and a bottom-up path then join the

@@ -87,7 +87,7 @@ class NASFPNStage(nn.Module):
 
 
 class NASFPN(Neck):
-    """NAS-FPN (Ghiasi et al. 2019, section 3): five levels, merged again and again as the search found best.
+    """NAS-FPN (Ghiasi et al. 2019, section 3): repeated stages of the merging cells that the search found.
 
     Each input goes through a 1x1 convolution with a norm. The missing coarse levels are each made from the one before
     by such a convolution and max pooling (2x2, stride 2, rounded down). Then come the stages, each with weights of its

@@ -1,4 +1,4 @@
-"""The contract that every neck keeps: feature maps in, feature maps out, finest first, nothing about sizes baked in.
+"""Base class of all necks: feature maps in, feature maps out, finest first, for any image size.
 
 `feature_info` is timm's own `FeatureInfo`, so a backbone with a neck reads like a timm `features_only` model
 (timm, `timm/models/_features.py`).
@@ -79,7 +79,7 @@ class Neck(nn.Module):
             )
 
     def declare_outputs(self, channels: Sequence[int], strides: Sequence[int]) -> None:
-        """Say once, at construction, what comes out: channels and (nominal) strides, finest first."""
+        """Declare the channels and (nominal) strides of the outputs, finest first. Called once, by the constructor."""
         maps = zip(_positive_ints("out_channels", channels), _positive_ints("out_strides", strides), strict=True)
         info = [{"num_chs": c, "reduction": s, "module": f"map{i}"} for i, (c, s) in enumerate(maps)]
         self.feature_info = FeatureInfo(info, out_indices=tuple(range(len(info))))
@@ -107,7 +107,7 @@ class Neck(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def check(self, features: Sequence[Tensor]) -> None:
-        """Refuse maps that do not fit.
+        """Raise an error for maps that do not match the declared inputs.
 
         Raises:
             TypeError: for something else than a sequence of floating-point tensors, or for a wrong dtype.

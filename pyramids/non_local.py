@@ -10,7 +10,7 @@ from .conv import LayerType, conv_norm_act
 
 
 class NonLocal(nn.Module):
-    """A map plus what attention gathers from all of its cells (Wang et al. 2018, section 3.2, embedded Gaussian).
+    """Non-local block (Wang et al. 2018, section 3.2, embedded Gaussian): attention over all cells, with a residual.
 
     Queries, keys and values are 1x1 convolutions as wide as the map, the attention's logits are not scaled, and a 1x1
     convolution follows. At the start it is the identity: the last layer is zero.

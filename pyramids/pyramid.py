@@ -159,7 +159,7 @@ def attach(
     neck_kwargs: Sequence[Mapping[str, Any]] | None = None,
     **arguments: Any,
 ) -> FeaturePyramid:
-    """Put a neck, or several on each other, on a backbone.
+    """Feature pyramid of a backbone and a neck, or of several necks in sequence.
 
     Maps are picked by the backbone's `feature_info.reduction()`, the deepest of equal reduction. A stride that the
     backbone lacks is made from the nearest map by transposed convolutions or pooling (see `pyramids.resample`).

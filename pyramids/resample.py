@@ -27,7 +27,7 @@ def power_of_two_layers(
     act_layer: LayerType | None = nn.GELU,
     ceil_mode: bool = True,
 ) -> tuple[list[nn.Module], int]:
-    """Layers that double a map's stride so many times, or halve it where negative, and the channels that come out.
+    """Layers that multiply a map's stride by `2**doublings`, and their number of output channels.
 
     Each halving is a 2x2 transposed convolution that halves the channels, with norm and activation between two of them;
     each doubling is a 2x2 max pooling, which rounds sizes up with `ceil_mode` and down without.

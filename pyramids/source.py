@@ -174,7 +174,7 @@ def _on_meta(name: str, options: Mapping[str, Any]) -> nn.Module:
 
 
 def accepted_arguments(model: type) -> set[str]:
-    """Names of the arguments of a class, those included that its constructor hands on to its bases'."""
+    """Argument names of a class's constructor, including those that it passes on to its base classes."""
     names: set[str] = set()
     for base in model.__mro__:
         if "__init__" not in vars(base):

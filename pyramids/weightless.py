@@ -139,7 +139,7 @@ def hooks_of(model: nn.Module) -> Hooks:
 def run_twin(
     model: nn.Module, hooks: Hooks, image_size: Size, channels: int, *, graph: bool = False
 ) -> tuple[nn.Module, list[Tensor]]:
-    """A twin of a model and its maps of a black image; in earnest for the few models that read values on the way.
+    """Copy of a model and its maps of a black image, on the meta device unless the model reads tensor values.
 
     Args:
         model: gives maps of images.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Export:
     """Export a detector to ONNX, torch.export or OpenVINO, and check the file against the detector."""
 
-    checkpoint: Path
-    """A run's folder, a saved detector, or a .pth checkpoint of M2Det's authors."""
+    checkpoint: str
+    """A run's folder, a saved detector, a .pth checkpoint of M2Det's authors, or a detector's name on the Hub."""
     output: Path
     """The file to write."""
     format: Literal["onnx", "pt2", "openvino"] | None = None

@@ -214,7 +214,7 @@ def _image_id(name: str, ids: dict[str, int]) -> int:
 
 
 def find_inputs(inputs: tuple[str, ...], output: Path) -> list[Path]:
-    """The files that inputs name, each once; what lies in `output` is not searched, lest a run read its own drawings.
+    """Input files, each once; files in `output` are skipped, so that a run does not read its own drawings.
 
     Raises:
         FileNotFoundError: for an input that names no file.

@@ -182,7 +182,7 @@ def find_splits(folder: Path | str, format: Format | None = None) -> list[str]:
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """No garbage collection: a million small objects that all stay would be looked through again and again."""
+    """Context without garbage collection, which would scan millions of live objects repeatedly."""
     enabled = gc.isenabled()
     gc.disable()
     try:

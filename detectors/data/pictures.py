@@ -1,4 +1,4 @@
-"""Picture files by the names that annotations give them, looked up as a person would."""
+"""Lookup of image files by the names in annotations, tolerant of case, separators, escapes and suffixes."""
 
 import os
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""Problems of a data set: errors lose what a person drew, notes say what was read otherwise than it stands."""
+"""Problems of a data set: errors lose annotations, notes report what was changed without a loss."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

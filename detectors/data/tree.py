@@ -9,7 +9,7 @@ from detectors.data.images import SUFFIXES
 
 
 def folded(name: str) -> str:
-    """A name as a file system that ignores case and Unicode's composition compares it."""
+    """Case-folded, NFC-normalized form of a name, for comparison."""
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
@@ -83,11 +83,11 @@ class Tree:
         return _by_fold(self.folders)
 
     def path(self, file: str) -> Path:
-        """The path of a relative one."""
+        """Path of a file given relative to the root."""
         return self.root / file
 
     def located(self, file: str) -> str:
-        """The path of a relative one as text, which takes a fraction of the time."""
+        """The same path as text, which takes a fraction of the time."""
         return f"{self._start}{file}"
 
     def relative(self, path: str) -> str | None:
@@ -118,11 +118,11 @@ class Tree:
         return path if path in found else found[0] if len(found) == 1 else None
 
     def first_folder(self, folder: str, names: tuple[str, ...]) -> str | None:
-        """The first of some folders in a folder that there is."""
+        """First of several subfolders that exists."""
         return next((found for name in names if (found := self.folder(folder, name)) is not None), None)
 
     def inside(self, folder: str, files: list[str]) -> list[str]:
-        """Those of some files that lie below a folder."""
+        """Files that lie below a folder."""
         return [file for file in files if file.startswith(f"{folder}/")] if folder else files
 
 

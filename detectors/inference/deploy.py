@@ -5,8 +5,8 @@ activations are channels-last and of the wanted precision; default boxes are com
 convolutions are computed with less arithmetic (`winograd`).
 
 Measured on M2Det-320 with VGG-16, one image, fp32, AVX2, as a share of the time before: channels-last 0.87 on one
-thread and 0.83 on two (1092 to 910 ms), then Winograd 0.68 and 0.81 (910 to 738 ms). bfloat16 is not measured: no
-processor with it was at hand.
+thread and 0.83 on two (1092 to 910 ms), then Winograd 0.68 and 0.81 (910 to 738 ms). `python -m benchmarks speed`
+measures the whole; in bfloat16 only version 0.1.0 was measured.
 """
 
 import copy
@@ -26,7 +26,7 @@ from pyramids import fuse_reparameterized
 
 
 class InferenceDetector(Detector):
-    """Base of detectors for inference only: one device and precision for good, and no training.
+    """Base of detectors for inference only: fixed device and precision, no training.
 
     Args:
         detector: a copy of its own of the detector that it is made from, on the device where it stays.
@@ -170,7 +170,7 @@ class DeployedDetector(InferenceDetector):
 
 
 def has_instructions(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a device computes convolutions in this precision by instructions of its own, not by way of float32."""
+    """Whether a device has native instructions for convolutions in this dtype."""
     if dtype == torch.float32:
         return True
     if device.type == "cuda":

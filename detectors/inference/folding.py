@@ -13,7 +13,7 @@ _CONVOLUTIONS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
 
 
 def fold_batch_norms(module: nn.Module, *inputs: Tensor) -> int:
-    """Fold every batch norm that alone reads a convolution into it, in place; returns the number of folded norms.
+    """Fold each batch norm into its convolution if it is the only consumer, in place; returns how many were folded.
 
     The pairs are read off the graph that `torch.export` traces of `module(*inputs)`. A convolution or norm that runs
     more than once stays as it is. Where the module cannot be traced, nothing is folded, with a warning.

@@ -17,9 +17,9 @@ from detectors.models.postprocess import as_detections
 
 
 class MultiScale(nn.Module):
-    """A detector that looks at each image several times: at several sizes, and mirrored.
+    """Multi-scale and horizontal-flip test-time augmentation of a detector.
 
-    All looks are put together before the detector's post-processing, so that one soft-NMS merges them. At every scale
+    Predictions of all passes are concatenated before post-processing, so that one soft-NMS merges them. At every scale
     the default boxes keep their size in pixels of the network's input, which is what the predictors were trained on: a
     larger scale finds smaller objects, a smaller one larger objects. `model(images)` is that of the detector in
     evaluation.

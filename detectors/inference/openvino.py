@@ -1,4 +1,4 @@
-"""OpenVINO as the engine of a detector: the network there, the post-processing ours, the same contract and numbers.
+"""OpenVINO as the engine of a detector: the network runs in OpenVINO, the post-processing in PyTorch.
 
 A network is two byte strings as OpenVINO writes them to files: the graph (`.xml`) and the weights (`.bin`).
 """
@@ -29,12 +29,11 @@ _MOST_BATCH_SIZES = 4  # compiled networks that are kept, each with weights of i
 
 @functools.cache
 def core() -> Any:
-    """The one `openvino.Core` of this process, which lives as long as the process.
+    """Process-wide `openvino.Core`, never destroyed.
 
-    Each core puts the thread's alternate signal stack in memory of its own (SigAltStackSetup of OpenVINO's CPU plugin)
-    and brings back the stack before it when it goes. Two that go in the order in which they came leave the thread on a
-    stack that is no more, and the next signal with a handler in Python ends the process: one is enough to come from a
-    worker of a DataLoader.
+    A core installs an alternate signal stack for its thread (SigAltStackSetup of OpenVINO's CPU plugin) and restores
+    the previous one when it is destroyed. Cores that are destroyed in order of creation leave a freed stack installed,
+    and the next signal with a Python handler, such as that of a DataLoader worker, crashes the process.
     """
     import openvino
 

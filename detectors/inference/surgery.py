@@ -1,4 +1,4 @@
-"""Modules looked at while they run, and put in another's place."""
+"""Module surgery: input shapes of convolutions, and replacement of submodules."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -78,7 +78,7 @@ class DefaultBoxes(nn.Module):
     """Default boxes of a pyramid as (cx, cy, w, h), fractions of the image.
 
     A location of map k has a square of side s_k, a square of side sqrt(s_k * s_(k+1)), and for every aspect ratio r a
-    wide box (s_k * sqrt(r), s_k / sqrt(r)) and the same box standing: six boxes with the default ratios. Rows are
+    wide box (s_k * sqrt(r), s_k / sqrt(r)) and its tall counterpart: six boxes with the default ratios. Rows are
     ordered by map (finest first), row, column, shape.
 
     On a rectangular image the side that sizes refer to is the geometric mean of height and width: a box then takes the

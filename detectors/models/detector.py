@@ -84,8 +84,8 @@ class Detector(nn.Module):
         """Images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`.
 
         Raises:
-            TypeError, ValueError: for images that do not fit; names the image's index. Values are looked at on the CPU
-                only, since a look at values on a GPU makes the host wait for it.
+            TypeError, ValueError: for images that do not fit; names the image's index. Values are checked on the CPU
+                only, since on a GPU that would synchronize host and device.
         """
         device = self.image_mean.device
         check_images(images, len(self.image_mean), values=device.type == "cpu")

@@ -80,7 +80,7 @@ class DetectionLoss(nn.Module, ABC):
         `box_regression` (N, P, 4), `class_logits` (N, P, C) with background 0, `priors` (P, 4) cxcywh fractions,
         `boxes` (N, M, 4) xyxy fractions, `labels` (N, M) in 1..C-1, or 0 on padding rows. `ignored` (N, K, 4) are
         regions such as COCO's crowds: a default box of which one covers half or more is no negative. Computed in
-        float32, under autocast too. Never waits for the device.
+        float32, under autocast too, without host-device synchronization.
 
         Raises:
             ValueError: if shapes do not fit each other.
@@ -106,7 +106,7 @@ class DetectionLoss(nn.Module, ABC):
 class MultiBoxLoss(DetectionLoss):
     """SSD's loss: smooth L1 on positives, cross entropy on positives and the hardest negatives of each image.
 
-    An image takes `negatives_per_positive` negatives a positive (rounded up) and at least `min_negatives`, so that
+    Each image has `negatives_per_positive` negatives per positive (rounded up), but at least `min_negatives`, so that
     images without boxes teach what background looks like. The default, 3, weighs such an image as one with a single
     positive. With `min_negatives=0` it gives nothing, as in SSD. Other arguments: see `DetectionLoss`.
 
@@ -160,7 +160,7 @@ class MultiBoxLoss(DetectionLoss):
         return {**super().settings(), **mining}
 
     def initial_bias(self, num_classes: int) -> Tensor:
-        """Starts at the share of foreground that mining shows: 1 in 1 + `negatives_per_positive`, even over classes.
+        """Log prior of the mined samples: 1 foreground to `negatives_per_positive` background, even over classes.
 
         The background's bias is then where its gradient vanishes in the mean, so the first steps move no bias at once.
         """
@@ -172,9 +172,9 @@ class MultiBoxLoss(DetectionLoss):
 class FocalLoss(DetectionLoss):
     """RetinaNet's loss: smooth L1 on positives, focal binary cross entropy on every default box and foreground class.
 
-    Scores are sigmoids, each class for itself, so column 0 of the logits is neither learned nor read; it stays so that
-    a head fits either loss. There is no band of ignored overlaps: matching is that of `MultiBoxLoss`. `alpha` weighs
-    positives, 1 - `alpha` the rest; `gamma` mutes what is already right; every score starts at `prior_probability`.
+    Classes are scored by independent sigmoids; column 0 of the logits, the background, is unused and kept so that a
+    head fits either loss. There is no band of ignored overlaps: matching is that of `MultiBoxLoss`. `alpha` weighs
+    positives, 1 - `alpha` the rest; `gamma` down-weights easy examples; every score starts at `prior_probability`.
     Other arguments: see `DetectionLoss`.
 
     >>> loss = FocalLoss()

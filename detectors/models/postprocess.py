@@ -21,7 +21,7 @@ class PostProcess(nn.Module):
     Every class keeps its best `candidates_per_class` priors scoring above `score_threshold`; the others are left out
     without a warning. `nms` then lowers or removes overlapping ones (`detectors.ops.nms`), and the best `max_per_image`
     over all classes stay, at most `max_per_class` of one class (None: no such limit). Candidates whose score or box is
-    NaN are dropped. Overlaps are computed in float32 whatever the input's dtype, and nothing waits for the device.
+    NaN are dropped. Overlaps are computed in float32 whatever the input's dtype, without host-device synchronization.
 
     `iou_threshold` defaults to 0.3 for soft-NMS and 0.45 for hard. `extra_pixel=True` measures boxes as the authors'
     2019 code does, one pixel wider and higher. `clip` cuts boxes off at the image's border.

@@ -118,8 +118,8 @@ class SSD(Detector, DetectorMethods):
             targets: a dict for each image in training: `boxes` `(n, 4)` absolute xyxy float (`tv_tensors.BoundingBoxes`
                 of another format are converted), `labels` `(n)` int64 from 1. An image without boxes has `(0, 4)` and
                 `(0)`. Optional: `ignore_boxes` `(k, 4)`, regions such as crowds, where nothing is background.
-            validate: also check the values of images, boxes and labels; None does so on the CPU, since a look at values
-                on a GPU makes the host wait for it.
+            validate: also check the values of images, boxes and labels; None does so on the CPU only, since on a GPU it
+                would synchronize host and device.
 
         Raises:
             TypeError, ValueError: for images or targets that do not fit; names the image's index.

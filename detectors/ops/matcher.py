@@ -44,8 +44,8 @@ def _corners(priors: Tensor) -> Tensor:
 def covered_by(priors: Tensor, regions: Tensor, *, threshold: float = 0.5) -> Tensor:
     """Mask (N, P) of the default boxes of which a region covers at least the share `threshold` of the area.
 
-    `priors` (P, 4) are cxcywh; `regions` (N, K, 4) are xyxy, in the same units, with empty boxes as padding. Nothing
-    waits for the device.
+    `priors` (P, 4) are cxcywh; `regions` (N, K, 4) are xyxy, in the same units, with empty boxes as padding.
+    Without host-device synchronization.
 
     >>> priors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
     >>> covered_by(priors, torch.tensor([[[0.0, 0.0, 0.5, 0.3]]]))
@@ -71,8 +71,8 @@ def match_boxes(priors: Tensor, boxes: Tensor, labels: Tensor, *, iou_threshold:
     later wins. On equal overlaps the first counts. A box that overlaps no default box at all is left out.
 
     `priors` (P, 4) are cxcywh; `boxes` (N, M, 4) are xyxy, in the same units; `labels` (N, M) from 1, with 0 on padding
-    rows, which are ignored wherever they stand. M may be 0. Nothing waits for the device, and no result depends on the
-    order in which a GPU runs its threads.
+    rows, which are ignored wherever they stand. M may be 0. Deterministic, and without
+    host-device synchronization.
 
     >>> priors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
     >>> boxes = torch.tensor([[[0.5, 0.5, 0.9, 0.8], [0.0, 0.0, 0.0, 0.0]]])

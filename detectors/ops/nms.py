@@ -8,7 +8,7 @@ whose lowered score is below `min_score`.
 
 The answer is the same on every device. Overlaps are computed in float32, half-precision input included, and the
 gaussian's exponential in float64. Equal scores are taken in the order of their index. A candidate needs a finite box
-and a finite score of at least 0: others (NaN, padding with a score of -1) are never picked and lower nobody's score.
+and a finite score of at least 0: others (NaN, padding with a score of -1) are never picked and suppress nothing.
 
 From the top: the two functions for users, the operator that keeps the loop out of compiled and exported graphs, and the
 loop. CUDA has a Triton kernel of the loop (`nms_triton`), ONNX a translation of the operator (`nms_onnx`).
@@ -91,7 +91,7 @@ def batched_soft_nms(
     foreground classes. Returns, for K = `max_per_image`, boxes float32 (N, K, 4), lowered scores float32 (N, K), labels
     int64 (N, K) from 1 to C, and valid int64 (N,), how many of the K are detections; the rest is zero. Detections come
     in falling score, equal ones by class, then index. Where there are more, the best K are kept without a warning:
-    picks come in falling score, so stopping at the limits changes none of them. Nothing waits for the device.
+    picks come in falling score, so stopping at the limits changes none of them. Without host-device synchronization.
 
     Raises as `soft_nms` does.
 
@@ -254,7 +254,7 @@ def trimmed_greedy_nms(
     images: int,
     max_kept: int,
 ) -> tuple[Tensor, Tensor]:
-    """As `plain_greedy_nms`, on the CPU, for picks of which the best `max_kept` of every image are wanted.
+    """`plain_greedy_nms` on the CPU, limited to candidates that can be among the best `max_kept` of their image.
 
     Rows of scores are the classes of `images` images. Scores only fall: once an image has its best `max_kept` picks so
     far, a candidate below them is none of the best, and picks that are left out rank below. Rows and columns without a
@@ -296,7 +296,7 @@ def plain_greedy_nms(
     min_score: float,
     max_picks: int,
 ) -> tuple[Tensor, Tensor]:
-    """Pick the highest score of every row again and again, each time lowering the scores of the boxes it overlaps.
+    """Greedy soft-NMS or NMS of every row: picks the highest score, lowers the overlapping ones, and repeats.
 
     `boxes` is float32 (R, M, 4) in xyxy, `scores` float32 (B, M) with B a multiple of R: rows of scores share boxes in
     runs of B // R. A candidate is a finite box with a finite score of at least 0; anything else is never picked and

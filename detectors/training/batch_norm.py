@@ -53,7 +53,7 @@ def _has_seen_nothing(norm: _BatchNorm) -> bool:
 
 
 def quicken_batch_norms(model: nn.Module, steps: int) -> int:
-    """Raise the momentum of batch norms whose statistics a run of so many steps would not bring to an end.
+    """Raise the momentum of batch norms whose running statistics would not converge within `steps`.
 
     Where more than a hundredth of the initial statistics would be left after `steps`, the momentum becomes torch's
     default of 0.1. Weights and statistics stay as they are, and so do frozen norms. Returns how many norms it changed.

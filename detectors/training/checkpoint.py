@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written beside, synced, renamed, and checked by digest when read."""
+"""Atomic checkpoints: written to a temporary folder, synced, renamed, and verified by digest when read."""
 
 import contextlib
 import errno

@@ -42,8 +42,8 @@ class TrainConfig:
     model: str | None = None
     """Name of a detector; `python -m detectors models` lists them."""
     weights: str | None = None
-    """Fine-tune a trained detector: a run's folder, a saved detector, or a .pth checkpoint of M2Det's authors, in place
-    of --model. Other classes than its own get new class predictors."""
+    """Fine-tune a trained detector: a run's folder, a saved detector, a .pth checkpoint of M2Det's authors or the name
+    of a detector on the Hub, in place of --model. Other classes than its own get new class predictors."""
     freeze: Literal["nothing", "backbone", "pyramid"] = "nothing"
     """Part whose weights and statistics stay as they are; the pyramid is backbone and neck."""
     output: Path | None = None

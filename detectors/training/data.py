@@ -34,7 +34,7 @@ def is_distributed() -> bool:
 
 
 def any_process(wish: bool, device: torch.device) -> bool:
-    """Whether any process of a run has a wish; all have to ask at the same point, and get the same answer."""
+    """Logical or of a flag over all processes; a collective call."""
     if not is_distributed():
         return wish
     answer = torch.tensor(float(wish), device=device)
@@ -43,7 +43,7 @@ def any_process(wish: bool, device: torch.device) -> bool:
 
 
 def from_first_process(make: Callable[[], T]) -> T:
-    """Have the first process of a run make a value, and give it, or the error that came of it, to all."""
+    """Value that the first process computes and broadcasts to all; an exception is raised in all of them."""
     if not is_distributed():
         return make()
     outcome: list[tuple[T | None, Exception | None]] = [(None, None)]

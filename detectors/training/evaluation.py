@@ -50,8 +50,8 @@ def evaluate(
         dataset: with `evaluation_transforms()`.
         batch_size: images at once.
         workers: processes that load images; 0 loads in this one.
-        max_detections: per image that count, the surest first. AR100 is named after it.
-        interrupted: asked before each batch, as often in every process, whichever has more batches.
+        max_detections: detections per image that count for AP, highest scores first. AR100 is named after it.
+        interrupted: called before each batch, equally often in every process.
 
     Raises:
         Interrupted: when `interrupted` says so.

@@ -30,7 +30,7 @@ _TOP_PAD = 64 * 2**20
 
 
 def checkpoint_activations(model: SSD) -> None:
-    """Make every stage of a detector's backbone and every part of its neck and head compute anew, in place.
+    """Recompute the activations of the backbone's stages and the neck's parts in the backward pass; changes `model`.
 
     Results and batch-norm statistics are those of plain training: the second pass does not count towards statistics.
     """

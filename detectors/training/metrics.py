@@ -196,7 +196,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-    """Epoch, step, losses, images a second and the time left: a live bar on a terminal, plain lines elsewhere.
+    """Epoch, step, losses, images per second and the time left: a live bar on a terminal, plain lines elsewhere.
 
     A context manager.
 

@@ -1,4 +1,4 @@
-"""One optimizer step: in parts, in several processes, in any precision, and without a trace if it goes wrong.
+"""Optimizer step with gradient accumulation, several processes, mixed precision and skipping of non-finite steps.
 
 A step that is not finite changes nothing: weights, average, optimizer and batch-norm statistics stay as they were. The
 host does not wait for that verdict: it is a scalar on the device, which every later operation takes into account.

@@ -101,7 +101,7 @@ def test_pages_show_what_is_in_the_files(tmp_path):
     assert "| YOLOv5s, from COCO, 640 px | RF100 test, 36 images |  | 91.2 |" in pages["training"]
     assert "| M2Det (MLFPN) | 55.0 ± 7.1 | 82.3 ± 0.0 | 40.0 ± 0.0 |  |" in pages["real"]
     assert "| 3.40 | 1.50 | 24 | 8 | 2 |" in pages["real"]
-    assert "1.50 minutes of training at 17.8 images a second, 1.2 % of it waiting" in pages["training"]
+    assert "1.50 minutes of training at 17.8 images per second, 1.2 % of it waiting" in pages["training"]
     assert "| 0 |  | 32.0 |" in pages["loader"]
     assert all(str(tmp_path) not in pages[name] for name in ("necks", "ablation", "activations"))
 
