@@ -28,8 +28,8 @@ PAGES = {
     "necks": Page(
         "Costs",
         "Parameters, operations, latency and, on CUDA, memory of necks on several backbones. Necks have the widths of "
-        "their papers and make six maps from stride 8 on; torchvision's own FPN makes three. Ratios are to the baseline "
-        "in the same run, and a second measurement of the baseline shows the noise.",
+        "their papers and make six maps from stride 8 on; torchvision's own FPN makes three. Ratios are to the "
+        "baseline in the same run, and a second measurement of the baseline shows the noise.",
         pages.necks,
         pages.necks_together,
     ),
