@@ -190,10 +190,16 @@ def _compare(model: SSD, config: dict[str, Any]) -> None:
 
 
 def _layers(model: SSD) -> dict[str, str]:
-    """Each layer's class and settings in words; synchronized batch norms count as plain ones."""
+    """Each layer's class and settings in words.
+
+    Synchronized batch norms count as plain ones, and their momentum does not count: both are a matter of the training.
+    """
     names = {"SyncBatchNorm": "BatchNorm2d", "SyncBatchNormAct": "BatchNormAct2d"}
     layers = {name: (type(layer).__name__, layer.extra_repr()) for name, layer in model.named_modules() if name}
-    return {name: f"{names.get(kind, kind)}({settings})" for name, (kind, settings) in layers.items()}
+    return {
+        name: f"{names.get(kind, kind)}({re.sub(r', momentum=[^,]+', '', settings) if 'Norm' in kind else settings})"
+        for name, (kind, settings) in layers.items()
+    }
 
 
 def build(text: str, source: Path) -> SSD:

@@ -214,6 +214,17 @@ def test_what_was_changed_on_a_built_detector_is_saved(tiny, tmp_path, change):
     assert repr(loaded) == repr(model)
 
 
+@pytest.mark.parametrize("momentum", [0.1, 0.003, None])
+@pytest.mark.parametrize("name", ["ssd", "m2det"])
+def test_the_momentum_of_norms_does_not_stop_saving(tiny, tmp_path, name, momentum):
+    """Training raises it in short runs, and a detector in evaluation does not read it."""
+    model = tiny(name, spread=30)
+    for norm in (layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)):
+        norm.momentum = momentum
+    save(model, tmp_path)
+    assert_same(model, load(tmp_path))
+
+
 class Picky(PostProcess):
     pass
 

@@ -4,8 +4,11 @@ import pytest
 import torch
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
+from training_runs import TINY, tiny_config, write_data
 
+from detectors import load
 from detectors.training.batch_norm import quicken_batch_norms, start_statistics
+from detectors.training.run import train
 from pyramids import MLFPN
 
 
@@ -75,3 +78,19 @@ def test_the_released_design_evaluates_as_it_trained_after_a_short_run(quick):
         found = neck.eval()(maps)[0]
     error = ((found - expected).norm() / expected.norm()).item()
     assert (error < 0.1) == quick
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"settings": [*TINY, "neck.design=released"]},
+        {"model": "ssd", "settings": ["neck=bifpn", "neck.out_channels=16"]},
+        {"model": "ssd", "settings": ["neck=hybrid_encoder", "neck.out_channels=32", "neck.num_heads=4"]},
+    ],
+    ids=["released", "bifpn", "hybrid_encoder"],
+)
+def test_a_short_run_on_slow_norms_can_be_saved(changes, tmp_path):
+    data = write_data(tmp_path / "data", val=0)
+    train(tiny_config(data, tmp_path / "run", epochs=1, **changes))
+    detector = load(tmp_path / "run").eval()
+    assert len(detector([torch.rand(3, 64, 64)])) == 1
