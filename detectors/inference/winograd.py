@@ -70,7 +70,7 @@ class WinogradConv2d(nn.Module):
         products = torch.bmm(tiles, self.weight).view(_PATCH**2, -1)
         y = torch.mm(self.from_tiles, products).view(_TILE, _TILE, n, rows, columns, -1)
         y = y.permute(2, 3, 0, 4, 1, 5).reshape(n, rows * _TILE, columns * _TILE, -1)
-        y = (y[:, :height, :width] + self.bias).permute(0, 3, 1, 2)
+        y = y.add_(self.bias)[:, :height, :width].permute(0, 3, 1, 2)
         return y.contiguous(memory_format=torch.channels_last)
 
     def extra_repr(self) -> str:
