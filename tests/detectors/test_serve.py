@@ -124,7 +124,15 @@ def address(saved: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "detectors", "serve", "--checkpoint", str(saved), "--port", str(port)]
     command += ["--max-megabytes", "0.2", "--max-megapixels", "1", "--threshold", "0.2", "--device", "cpu"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Tests that run in the background of a shell ignore it, and so would the server.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as server:
         assert server.stdout is not None
         said = next((line for line in server.stdout if "serving" in line), "")
         try:
