@@ -1,7 +1,9 @@
 """The health of a data folder: counts by class and size, and all that training will drop, with the reason."""
 
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -180,15 +182,37 @@ def _no_boxes(records: Sequence[ImageRecord], split: str) -> list[Problem]:
 
 
 def _leaks(datasets: dict[str, DetectionDataset]) -> list[Problem]:
-    """Pictures that two splits share; `trainval` is meant to hold those of two others."""
-    files = {split: {str(record.location) for record in dataset.records} for split, dataset in datasets.items()}
+    """Pictures that two splits share, and copies; `trainval` is meant to hold those of two others."""
+    files = {
+        split: {str(record.location) for record in dataset.records}
+        for split, dataset in datasets.items()
+        if split != "trainval"
+    }
+    contents = _contents(files)
     problems: list[Problem] = []
-    for first, second in combinations([split for split in files if split != "trainval"], 2):
+    for first, second in combinations(files, 2):
         both = files[first] & files[second]
         if both:
             reason = f"{len(both)} of {len(files[second])} pictures are in split '{first}' too, such as {min(both)}"
             problems.append(Problem(second, reason, kind="splits share pictures"))
+        seen = {contents[file] for file in files[first] if file in contents}
+        copies = [file for file in files[second] - both if contents.get(file) in seen]
+        if copies:
+            reason = f"{len(copies)} of {len(files[second])} pictures are copies of some in split '{first}'"
+            problems.append(note(second, f"{reason}, such as {min(copies)}", "splits hold copies of the same pictures"))
     return problems
+
+
+def _contents(files: Mapping[str, set[str]]) -> dict[str, bytes]:
+    """Digests of the files that are as long as one of another split: only these can be copies."""
+    sizes = {split: {file: os.path.getsize(file) for file in own} for split, own in files.items()}
+    counts = Counter(size for own in sizes.values() for size in set(own.values()))
+    found: dict[str, bytes] = {}
+    for own in sizes.values():
+        for file, size in own.items():
+            if counts[size] > 1:
+                found[file] = hashlib.sha256(Path(file).read_bytes()).digest()
+    return found
 
 
 def _empty_classes(splits: dict[str, SplitHealth], first: str) -> list[Problem]:

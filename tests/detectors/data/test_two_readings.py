@@ -307,6 +307,19 @@ def test_annotations_of_a_folder_of_its_own_are_named(tmp_path: Path) -> None:
     refused(tmp_path, "2 annotations are left out")
 
 
+@pytest.mark.parametrize("layout", ["yolo", "voc", "coco"])
+def test_copies_in_two_splits_are_noted(layout: str, tmp_path: Path) -> None:
+    write = {"yolo": exports.ultralytics_yolo, "voc": exports.roboflow_voc, "coco": exports.roboflow_coco}[layout]
+    write(tmp_path)
+    report = check_dataset(tmp_path)
+    assert report.ok
+    assert "2 of 2 pictures are copies of some in split 'train'" in reasons(report.problems)
+    for number, file in enumerate(sorted(f for f in tmp_path.rglob("*") if f.suffix in (".png", ".jpg"))):
+        with Image.open(file) as image:
+            Image.new("RGB", image.size, (20 * number, 90, 160)).save(file)
+    assert "copies" not in reasons(check_dataset(tmp_path).problems)
+
+
 # COCO: values
 
 
