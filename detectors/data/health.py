@@ -203,16 +203,24 @@ def _leaks(datasets: dict[str, DetectionDataset]) -> list[Problem]:
     return problems
 
 
-def _contents(files: Mapping[str, set[str]]) -> dict[str, bytes]:
-    """Digests of the files that are as long as one of another split: only these can be copies."""
-    sizes = {split: {file: os.path.getsize(file) for file in own} for split, own in files.items()}
-    counts = Counter(size for own in sizes.values() for size in set(own.values()))
-    found: dict[str, bytes] = {}
-    for own in sizes.values():
-        for file, size in own.items():
-            if counts[size] > 1:
-                found[file] = hashlib.sha256(Path(file).read_bytes()).digest()
-    return found
+def _contents(files: Mapping[str, set[str]]) -> dict[str, object]:
+    """Digests of the files that equal one of another split, found by length and first bytes before all is read."""
+    keys: dict[str, object] = dict.fromkeys(file for own in files.values() for file in own)
+    for key_of in (os.path.getsize, _first_bytes, _digest):
+        keys = {file: key_of(file) for file in keys}
+        counts = Counter(key for own in files.values() for key in {keys[file] for file in own if file in keys})
+        keys = {file: key for file, key in keys.items() if counts[key] > 1}
+    return keys
+
+
+def _first_bytes(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read(1 << 14)
+
+
+def _digest(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").digest()
 
 
 def _empty_classes(splits: dict[str, SplitHealth], first: str) -> list[Problem]:
