@@ -219,8 +219,7 @@ def _first_bytes(file: str) -> bytes:
 
 
 def _digest(file: str) -> bytes:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").digest()
+    return hashlib.sha256(Path(file).read_bytes()).digest()
 
 
 def _empty_classes(splits: dict[str, SplitHealth], first: str) -> list[Problem]:
