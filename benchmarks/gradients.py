@@ -1,9 +1,9 @@
 """`python -m benchmarks gradients`: magnitudes of maps and gradients, and relative weight updates, of each neck.
 
 Three quantities decide whether a deep neck learns: the size of its maps, the size of the gradients that come back to
-them, and by how much a step of Adam turns its weights. A norm takes the size of the weights before it out of the
-output, so Adam, whose steps have a size of about the learning rate, turns them by the learning rate over their root
-mean square (van Laarhoven 2017, arXiv 1706.05350, section 3).
+them, and the relative update of its weights per step. A norm takes the size of the weights before it out of the output,
+so the relative update by Adam, which changes each weight by about the learning rate, is the learning rate over the root
+mean square of the weights (van Laarhoven 2017, arXiv 1706.05350, section 3).
 """
 
 import statistics
@@ -31,7 +31,7 @@ MEASURED = ("ssd", "deconv", "fpn-2", "pafpn-2", "bifpn-2", "mlfpn", "released")
 
 @dataclass(kw_only=True)
 class Gradients(Command):
-    """Root mean squares of maps and gradients by level and scale, and the turn of weights per step, for each neck."""
+    """Root mean squares of maps and gradients by level and scale, and the relative update per step, for each neck."""
 
     def run(self) -> int:
         device, recipe = self.open_device(), RECIPES[self.budget]
@@ -68,14 +68,14 @@ class _Measurement:
         model.train()
         batches = self._batches()
         optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.05)
-        turn = turn_per_step(model.pyramid.neck, LR)
+        update = relative_update(model.pyramid.neck, LR)
         before = level_gradients(model, *batches[0])
         for step in range(self.steps):
             images, targets = batches[step % len(batches)]
             sum(model(images, targets).values()).backward()
             optimizer.step()
             optimizer.zero_grad()
-        return {"turn": turn, "before": before, "after": level_gradients(model, *batches[0])}
+        return {"relative_update": update, "before": before, "after": level_gradients(model, *batches[0])}
 
     def _batches(self) -> list[tuple[list[Tensor], list[dict[str, Tensor]]]]:
         size = self.recipe.batch_size
@@ -90,12 +90,12 @@ class _Measurement:
         ]
 
 
-def turn_per_step(neck: nn.Module, lr: float) -> float:
+def relative_update(neck: nn.Module, lr: float) -> float:
     """Relative update of a neck's weights per Adam step: the median over its convolutions that a norm follows.
 
     >>> from pyramids import FPN, MLFPN
     >>> wide = MLFPN([64, 128], num_levels=2, channels=64, base_channels=(64, 128))
-    >>> 0.05 < turn_per_step(wide, 1e-3) < 0.3
+    >>> 0.05 < relative_update(wide, 1e-3) < 0.3
     True
     """
     return lr * statistics.median(1 / conv.weight.square().mean().sqrt().item() for conv in normalized_convs(neck))

@@ -105,13 +105,13 @@ def _setting(row: Row) -> str:
 
 
 def gradients(source: Source) -> list[str]:
-    """The turn per step, maps and gradients of each neck, by level and scale."""
+    """Relative update per step, maps and gradients of each neck, by level and scale."""
     rows = [row for row in source.rows if "error" not in row]
     if not rows:
         return []
     body = []
     for row in rows:
-        cells = [row["title"], f"{100 * row['turn']:.1f} %"]
+        cells = [row["title"], f"{100 * row['relative_update']:.1f} %"]
         for stage in ("before", "after"):
             levels = sorted({x["level"] for x in row[stage]})
             finest = [next(x for x in row[stage] if x["level"] == n and x["scale"] == 1) for n in levels]
@@ -119,7 +119,7 @@ def gradients(source: Source) -> list[str]:
             sizes = [x["rms"] for x in row[stage]]
             cells += [f"{min(sizes):.2f} to {max(sizes):.2f}", f"{growth:.2f}" if len(levels) > 1 else ""]
         body.append(cells)
-    head = ["neck", "turn per step", "maps, at first", "gradients per level", "maps, after", "gradients per level"]
+    head = ["neck", "update per step", "maps, at first", "gradients per level", "maps, after", "gradients per level"]
     lines = table(head, body)
     for quantity, title in (("gradient", "gradients"), ("rms", "maps")):
         maps = {}
