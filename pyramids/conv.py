@@ -129,8 +129,8 @@ def init_weights(module: nn.Module, *, deviation: float | None = None) -> None:
     Args:
         module: any module.
         deviation: standard deviation of the weights of convolutions that a norm follows; None for He's there too. The
-            norm takes the size of these weights out of the output, so it decides only how far a step of the optimizer
-            turns them: Adam by about the learning rate over it (van Laarhoven 2017, arXiv 1706.05350, section 3).
+            norm takes the size of these weights out of the output, so it decides only their relative update per step:
+            with Adam about the learning rate over it (van Laarhoven 2017, arXiv 1706.05350, section 3).
     """
     for m in module.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):

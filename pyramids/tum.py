@@ -21,8 +21,8 @@ DEVIATION = 0.006
 """Initial standard deviation of weights before norms in MLFPN and its blocks, whatever their width.
 
 A chain of TUMs is deep and narrow, and He's deviation is large for narrow layers: at a learning rate of 1e-3 the
-relative update of a TUM's 3x3 weights of 64 channels per step of Adam would be 1.7 %, where FPN's is 4.8 %. With this
-one it is 17 %. `python -m benchmarks gradients` shows it for every neck, `python -m benchmarks ablation` the AP.
+relative update of a TUM's 3x3 weights of 64 channels per step of Adam would be 1.7 %, with this one it is 17 %.
+`python -m benchmarks gradients` shows it for every neck, `python -m benchmarks ablation` the AP.
 """
 DECODER_SCALE = 0.1
 """Initial scale of the norms in the paper's decoder."""
