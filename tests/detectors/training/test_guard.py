@@ -194,6 +194,29 @@ def test_a_step_without_boxes_reports_the_loss_as_it_is() -> None:
     assert found["classification"] == pytest.approx(expected["classification"].item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("wish", ["stop", "save"])
+def test_each_wish_is_reported_by_its_own_name(wish: str) -> None:
+    report = make_stepper("sgd")(0, [make_batch()], **{wish: True})
+    assert {name: value for name, value in zip(VALUES, report.tolist()) if name in ("skipped", "stop", "save")} == {
+        "skipped": 0,
+        "stop": int(wish == "stop"),
+        "save": int(wish == "save"),
+    }
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_weights_and_images_have_the_wanted_memory_format(channels_last: bool) -> None:
+    stepper = make_stepper("sgd", channels_last=channels_last)
+    wide = [p for p in stepper.model.parameters() if p.dim() == 4 and min(p.shape) > 1]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) == channels_last for p in wide)
+    seen: list[bool] = []
+    stepper.model.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    stepper(0, [make_batch()])
+    assert seen == [channels_last]
+
+
 def test_means_start_over_when_taken() -> None:
     means = Means()
     means.add({"loss": 1.0})
