@@ -108,6 +108,7 @@ def test_a_cell_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     assert trained == [False, True]
 
 
+@pytest.mark.slow
 def test_more_seeds_join(tmp_path):
     words = ("ablation", "--output", tmp_path, "--rows", "ssd")
     assert run(*words) == 0

@@ -32,10 +32,9 @@ def test_neck_keeps(name, clause):
     check_neck(small_neck(name), clauses=[clause], max_examples=settings().max_examples // 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-@pytest.mark.parametrize(
-    "name", [name if name == "fpn" else pytest.param(name, marks=pytest.mark.slow) for name in NECKS]
-)
+@pytest.mark.parametrize("name", NECKS)
 def test_inductor_gives_the_same_numbers(name):
     torch.compiler.reset()
     neck = small_neck(name).eval()

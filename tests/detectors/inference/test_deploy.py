@@ -153,7 +153,7 @@ def test_deploying_draws_no_random_number():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_copies_and_pickles_give_the_same_detections(dtype):
     deployed = lively("resnet18", "mlfpn", num_levels=2, channels=32).deploy(dtype=dtype)
     file = io.BytesIO()
