@@ -235,6 +235,8 @@ def _read_annotations(
             rotation = _rotation(extras.get("attributes"))
             if rotation:
                 boxes.corners[-4:] = array("d", around_rotated(tuple(boxes.corners[-4:]), rotation))
+                # The box is upright now, also for whoever reads what `convert` writes.
+                extras["attributes"] = {**extras["attributes"], "rotation": 0}
                 where = f"{raw.where(raw.images[position])}: {_title(entry, number)}"
                 raw.problems.append(note(where, ROTATED, ROTATED))
         entries[number] = None  # frees what is read: such files fill the memory
@@ -243,9 +245,10 @@ def _read_annotations(
 def _rotation(attributes: Any) -> float:
     """CVAT's angle of a box in degrees, clockwise; its `bbox` is that of the box before the turn."""
     try:
-        return as_number(attributes["rotation"]) % 360
-    except (KeyError, TypeError, ValueError):
+        rotation = as_number(attributes["rotation"]) % 360
+    except (KeyError, TypeError, ValueError, OverflowError):
         return 0.0
+    return rotation if math.isfinite(rotation) else 0.0
 
 
 def _title(entry: Any, number: int) -> str:

@@ -61,11 +61,11 @@ def _configured_below(tree: Tree) -> bool:
 def _by_config(labels: LabelFiles, config: YoloConfig) -> dict[str, list[Source]]:
     """The sources that a configuration names; of two names of one place, the second has none."""
     found: dict[str, list[Source]] = {}
-    places: dict[str, str] = {}
+    places: dict[tuple[str, str], str] = {}
     for split, names in config.sources.items():
         for name in dict.fromkeys(names):
             place, sources = _named(labels, config, name)
-            first = places.setdefault(f"{split}:{place}", name) if place else name
+            first = places.setdefault((split, place), name) if place else name
             if _parts(first) != _parts(name):
                 reason = f"{config.file} names {first!r} and {name!r}, and only {place} was found for both"
                 sources = [Source(labels, missing=reason)]
