@@ -107,7 +107,8 @@ class VocFolder:
                         raw.problems.append(note(where, remark, _ELSEWHERE))
                     self._read_image(picture, file, annotation, labels, raw)
                 elif file is not None and file != taken[picture.name]:
-                    reason = f"{taken[picture.name]} and {file} are both for this picture: the second is left out"
+                    first = taken[picture.name] or "an entry without an annotation"
+                    reason = f"{first} and {file} are both for this picture: the second is left out"
                     raw.problems.append(Problem(where, reason, kind="two annotations are for one picture"))
                 elif self.listed:
                     raw.problems.append(note(where, "it is listed twice", "listed twice"))
