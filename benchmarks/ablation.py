@@ -1,4 +1,4 @@
-"""`python -m benchmarks ablation`: Table 2 of M2Det row by row, with FPN, PAFPN and BiFPN beside it.
+"""`python -m benchmarks ablation`: Table 2 of M2Det row by row, and the library's other necks beside it.
 
 Every row gets the same small search for its learning rate and the scale of its initial weights, on shorter runs with a
 seed of their own. What is found is then trained at full length from several other seeds.
@@ -30,34 +30,70 @@ def table_rows(recipe: Recipe) -> list[Row]:
     >>> [row.key for row in table_rows(RECIPES["cpu"])][:4]
     ['ssd', 'deconv', 's-tum', 'tum']
     """
-    # In their papers FPN, PAFPN and SSD's layers have no norms. The other rows have them, so here all do. BiFPN keeps
-    # its own norms, whose eps and momentum are EfficientDet's.
-    norm = {"norm_layer": "batchnorm2d"}
+    return [*_paper_rows(recipe), *_maps_rows(recipe), *_newer_rows(recipe)]
+
+
+# In their papers FPN, PAFPN and SSD's layers have no norms. The other rows have them, so here all do. BiFPN and the
+# newer necks keep their own norms; the eps and momentum of BiFPN's are EfficientDet's.
+_NORM = {"norm_layer": "batchnorm2d"}
+_TWO = [8, 16]
+"""Strides of the backbone's maps in the paper's rows."""
+
+
+def _row(key: str, title: str, neck: str | list[str], kwargs: Any, strides: list[int] | None = None) -> Row:
+    settings: dict[str, Any] = {"neck": neck, "neck_kwargs": kwargs}
+    return Row(key, title, settings if strides is None else {**settings, "strides": strides})
+
+
+def _paper_rows(recipe: Recipe) -> list[Row]:
     levels, scales, width = recipe.num_levels, recipe.num_scales, recipe.width
-    extras: dict[str, Any] = {"layout": "mlfpn", "extra_channels": [width] * (scales - 2), **norm}
+    extras: dict[str, Any] = {"layout": "mlfpn", "extra_channels": [width] * (scales - 2), **_NORM}
     deconv = {"num_scales": scales, "out_channels": width}
-    # Made for three maps of the backbone, where the paper's take two: they stand with both.
-    fpn = {"extra_levels": scales - 3, "out_channels": width}
-    two = {**fpn, "extra_levels": scales - 2}
+    rows = [
+        _row("ssd", "SSD: extra layers, no fusion", "ssd_extras", extras),
+        _row("deconv", "+ deconvolution (DSSD)", "deconv", deconv),
+    ]
     steps: dict[str, tuple[str, dict[str, Any]]] = {
         "s-tum": (f"{levels} s-TUMs", {"smooth": False, "reuse_base": False, "sfam": False}),
         "tum": (f"{levels} TUMs", {"reuse_base": False, "sfam": False}),
         "base": ("+ base feature to every TUM", {"sfam": False}),
         "mlfpn": ("+ SFAM (MLFPN)", {}),
     }
-    rows: list[tuple[str, str, dict[str, Any]]] = [
-        ("ssd", "SSD: extra layers, no fusion", {"neck": "ssd_extras", "neck_kwargs": extras}),
-        ("deconv", "+ deconvolution (DSSD)", {"neck": "deconv", "neck_kwargs": deconv}),
+    rows += [Row(key, title, recipe.mlfpn(**changes)) for key, (title, changes) in steps.items()]
+    rows.append(Row("stronger", "MLFPN on a stronger backbone", recipe.mlfpn(), recipe.stronger))
+    return [replace(row, columns={"paper_ap": PAPER_AP[row.key]}) for row in rows]
+
+
+def _maps_rows(recipe: Recipe) -> list[Row]:
+    """Necks that are made for three maps of the backbone, where the paper's rows take two: with both."""
+    rows = []
+    for name, title, norm in (("fpn", "FPN", _NORM), ("pafpn", "PAFPN", _NORM), ("bifpn", "BiFPN", {})):
+        for key, words, maps, strides in ((name, title, 3, None), (f"{name}-2", f"{title} on two maps", 2, _TWO)):
+            arguments = {"extra_levels": recipe.num_scales - maps, "out_channels": recipe.width, **norm}
+            rows.append(_row(key, words, name, arguments, strides))
+    return rows
+
+
+def _newer_rows(recipe: Recipe) -> list[Row]:
+    """The library's other necks, on the same two maps as the paper's rows where they can take two.
+
+    FPG is thinner inside and NAS-FPN shorter than in its paper, as MLFPN is, so that two cores can train them.
+    """
+    scales, width = recipe.num_scales, recipe.width
+    two = {"extra_levels": scales - 2, "out_channels": width}
+    rows = [
+        _row("bfp", "FPN and BFP on two maps", ["fpn", "bfp"], [two | _NORM, {}], _TWO),
+        _row("csppafpn", "CSPPAFPN on two maps", "csppafpn", two, _TWO),
+        _row("hybrid_encoder", "HybridEncoder on two maps", "hybrid_encoder", two, _TWO),
+        _row("fpg", "FPG on two maps", "fpg", {**two, "inner_channels": width // 4}, _TWO),
+        _row("repgfpn", "RepGFPN", "repgfpn", {"extra_levels": scales - 3, "out_channels": [width] * 3}),
     ]
-    rows += [(key, title, recipe.mlfpn(**changes)) for key, (title, changes) in steps.items()]
-    others: list[tuple[str, str, dict[str, Any]]] = []
-    for name, title, norms in (("fpn", "FPN", norm), ("pafpn", "PAFPN", norm), ("bifpn", "BiFPN", {})):
-        others.append((name, title, {"neck": name, "neck_kwargs": fpn | norms}))
-        pair = {"neck": name, "neck_kwargs": two | norms, "strides": [8, 16]}
-        others.append((f"{name}-2", f"{title} on two maps", pair))
-    strong = Row("stronger", "MLFPN on a stronger backbone", recipe.mlfpn(), recipe.stronger, {"paper_ap": 34.1})
-    table = [Row(key, title, settings, columns={"paper_ap": PAPER_AP[key]}) for key, title, settings in rows]
-    return [*table, strong, *(Row(key, title, settings) for key, title, settings in others)]
+    strides = {"strides": [8, 16, 32], "extra_levels": scales - 3, "out_channels": width}
+    rows.append(_row("simple", "SimpleFeaturePyramid on one map", "simple", strides, [16]))
+    if recipe.image_size >= 128:  # it makes five maps, whatever the others make
+        nasfpn = {"num_stages": 3, "out_channels": width}
+        rows.append(_row("nasfpn", "NAS-FPN on two maps, five out", "nasfpn", nasfpn, _TWO))
+    return rows
 
 
 SEARCH_SEED = 100

@@ -35,11 +35,12 @@ PAGES = {
     ),
     "ablation": Page(
         "Ablation",
-        "Table 2 of the M2Det paper row by row, and FPN, PAFPN and BiFPN beside it. All rows share data, schedule, "
-        "seeds and, where their maps have equal width, the head, and each has had the same search for its learning "
-        "rate and the size of its initial weights. FPN, PAFPN and SSD's layers have batch norms here, which their "
-        "papers do not give them, so that no row is held back for want of them: the others have them. The paper's "
-        "figures are COCO minival with VGG-16 at 320x320, from its section 4; compare the steps, not the levels.",
+        "Table 2 of the M2Det paper row by row, and the library's other necks beside it. All rows share data, "
+        "schedule, seeds and, where their maps have equal width, the head, and each has had the same search for its "
+        "learning rate and the size of its initial weights. FPN, PAFPN and SSD's layers have batch norms here, which "
+        "their papers do not give them, so that no row is held back for want of them: the others have them. The "
+        "paper's figures are COCO minival with VGG-16 at 320x320, from its section 4; compare the steps, not the "
+        "levels.",
         trained_pages.ablation,
         trained_pages.ablation_together,
     ),

@@ -156,7 +156,7 @@ def attach(
     image_size: int | Size | None = None,
     output_stride: int | None = None,
     backbone_kwargs: Mapping[str, Any] | None = None,
-    neck_kwargs: Sequence[Mapping[str, Any]] | None = None,
+    neck_kwargs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     **arguments: Any,
 ) -> FeaturePyramid:
     """Feature pyramid of a backbone and a neck, or of several necks in sequence.
@@ -179,8 +179,8 @@ def attach(
         output_stride: dilate the backbone so that no map is coarser, where timm has it.
         backbone_kwargs: further arguments of `timm.create_model`, such as `drop_path_rate`, or `in_chans` for images
             that are not RGB.
-        neck_kwargs: with several necks, the arguments of each, in their order.
-        **arguments: with one neck, the arguments of its class.
+        neck_kwargs: arguments of the neck's class, or with a list of necks those of each, in their order.
+        **arguments: with one neck, the same in short, for arguments that have no name of the above.
 
     Raises:
         TypeError: for a backbone or a neck of another kind; arguments for a neck that is built already, or in the form
@@ -202,16 +202,22 @@ def attach(
             raise TypeError(
                 f"several necks take their arguments as neck_kwargs, one mapping each: got {sorted(arguments)}"
             )
+        if isinstance(neck_kwargs, Mapping):
+            if neck_kwargs:
+                raise TypeError(f"neck_kwargs of several necks is a list, one mapping each: got {neck_kwargs!r}")
+            neck_kwargs = None
         kinds = [_kind_of(one) for one in neck]
-        each = list(neck_kwargs) if neck_kwargs is not None else [{}] * len(kinds)
+        each = [{} for _ in kinds] if neck_kwargs is None else [dict(own) for own in neck_kwargs]
         if not kinds or len(each) != len(kinds):
             raise ValueError(
                 f"neck_kwargs has one mapping per neck, and there is a neck: got {len(each)} for {len(kinds)}"
             )
-    elif neck_kwargs is not None:
-        raise TypeError("neck_kwargs is for a list of necks; one neck takes its arguments as keywords of attach")
+    elif neck_kwargs is not None and not isinstance(neck_kwargs, Mapping):
+        raise TypeError(f"neck_kwargs of one neck is one mapping: got {neck_kwargs!r}")
+    elif twice := sorted(arguments.keys() & (neck_kwargs or {}).keys()):
+        raise TypeError(f"arguments of the neck are given once, in neck_kwargs or as keywords: got {twice} in both")
     else:
-        kinds, each = [_kind_of(neck)], [arguments]
+        kinds, each = [_kind_of(neck)], [{**(neck_kwargs or {}), **arguments}]
     for kind, given in zip(kinds, each):
         if isinstance(kind, Neck) and given:
             raise TypeError(f"the neck is built already and takes no arguments: got {sorted(given)}")

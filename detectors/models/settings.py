@@ -1,6 +1,7 @@
 """Settings of `create_detector` as text, as the command line and run folders hold them, and those of version 0.1.0.
 
-A setting of a part has the part's name before a dot: `neck.num_levels=4` is `neck_kwargs={"num_levels": 4}`.
+A setting of a part has the part's name before a dot: `neck.num_levels=4` is `neck_kwargs={"num_levels": 4}`. Several
+necks have a list of mappings: `neck=["fpn","bfp"]` and `neck_kwargs=[{"out_channels":64},{}]`.
 """
 
 import json
@@ -32,6 +33,8 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
                 f"{text!r} is for no part of a detector: expected one of {', '.join(PARTS)} before the dot"
             )
         place = found.setdefault(f"{part}_kwargs", {}) if dot else found
+        if not isinstance(place, dict):
+            raise InputError(f"{part}_kwargs has a list of mappings, so {name} has no place: give it in the list")
         if own in place:
             raise InputError(f"the setting {name} is given twice")
         try:
@@ -52,7 +55,8 @@ def format_settings(settings: Mapping[str, Any]) -> list[str]:
     texts = []
     for name, value in settings.items():
         part = name.removesuffix("_kwargs")
-        own = {f"{part}.{key}": x for key, x in value.items()} if part != name else {name: value}
+        split = part != name and isinstance(value, Mapping)  # several necks have a list of mappings
+        own = {f"{part}.{key}": x for key, x in value.items()} if split else {name: value}
         texts += [f"{key}={json.dumps(x)}" for key, x in own.items()]
     return texts
 

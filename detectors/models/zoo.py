@@ -19,7 +19,8 @@ from detectors.models.m2det import M2Det
 from detectors.models.postprocess import PostProcess
 from detectors.models.ssd import SSD
 from detectors.ops.box_coder import BoxCoder
-from pyramids import MLFPN, Neck, attach
+from pyramids import MLFPN, attach
+from pyramids.pyramid import NeckLike
 from pyramids.registry import neck_class
 
 # The paper's M2Det is MLFPN at its defaults: 8 levels, 6 scales, 256 channels.
@@ -98,7 +99,7 @@ def create_detector(
     *,
     pretrained_backbone: bool = False,
     backbone_kwargs: Mapping[str, Any] | None = None,
-    neck_kwargs: Mapping[str, Any] | None = None,
+    neck_kwargs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     loss_kwargs: Mapping[str, Any] | None = None,
     postprocess_kwargs: Mapping[str, Any] | None = None,
     **detector_settings: Any,
@@ -111,12 +112,12 @@ def create_detector(
         pretrained_backbone: load the backbone's ImageNet weights the timm way.
         backbone_kwargs: further arguments of `timm.create_model`, such as `drop_path_rate`.
         neck_kwargs: arguments of the neck's class, such as `num_levels`; they replace the preset's one by one, or all
-            of them where `neck` is another than the preset's.
+            of them where `neck` is another than the preset's. For a list of necks, the arguments of each.
         loss_kwargs: arguments of the loss's class, such as `iou_threshold`, `min_negatives` or `alpha`.
         postprocess_kwargs: arguments of `PostProcess`, such as `nms` or `score_threshold`.
         **detector_settings: settings that replace the preset's:
 
-            * `backbone`, `neck`, `strides` and `output_stride`, as `pyramids.attach` takes them;
+            * `backbone`, `neck` (or a list of necks), `strides` and `output_stride`, as `pyramids.attach` takes them;
             * `image_size`, `image_mean`, `image_std`, `antialias`, `class_names`, `category_ids` and `head`, as
               `SSD` takes them;
             * `anchor_sizes`, `aspect_ratios`, `anchor_steps` and `anchor_clip` of `DefaultBoxes`, or `anchors`, a
@@ -136,16 +137,21 @@ def create_detector(
     2
     """
     parts = {
-        "backbone_kwargs": dict(backbone_kwargs or {}),
-        "neck_kwargs": dict(neck_kwargs or {}),
-        "loss_kwargs": dict(loss_kwargs or {}),
-        "postprocess_kwargs": dict(postprocess_kwargs or {}),
+        "backbone_kwargs": backbone_kwargs or {},
+        "neck_kwargs": neck_kwargs or {},
+        "loss_kwargs": loss_kwargs or {},
+        "postprocess_kwargs": postprocess_kwargs or {},
     }
     settings = preset(name)
     for part, own in parts.items():
         kind = part.removesuffix("_kwargs")
         replaced = kind in detector_settings and detector_settings[kind] != settings.get(kind)
-        settings[part] = own if replaced else {**settings.get(part, {}), **own}
+        if isinstance(own, Mapping):
+            settings[part] = dict(own) if replaced else {**settings.get(part, {}), **own}
+        elif part == "neck_kwargs" and isinstance(own, (list, tuple)) and all(isinstance(x, Mapping) for x in own):
+            settings[part] = [dict(each) for each in own]
+        else:
+            raise SettingsError(f"{part} is a mapping of arguments: got {own!r}")
     settings |= detector_settings
     unknown = sorted(settings.keys() - _SETTINGS - parts.keys())
     if unknown:
@@ -185,9 +191,9 @@ def _build(
     pretrained: bool,
     *,
     backbone: str | nn.Module,
-    neck: str | type[Neck] | Neck,
+    neck: NeckLike | Sequence[NeckLike],
     backbone_kwargs: Mapping[str, Any],
-    neck_kwargs: Mapping[str, Any],
+    neck_kwargs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     loss_kwargs: Mapping[str, Any],
     postprocess_kwargs: Mapping[str, Any],
     strides: Sequence[int] | None = None,
@@ -208,8 +214,7 @@ def _build(
     box_variances: tuple[float, float] = (0.1, 0.2),
     frozen_batch_norm: bool = False,
 ) -> SSD:
-    neck_type = neck_class(neck) if isinstance(neck, str) else neck if isinstance(neck, type) else type(neck)
-    kind = M2Det if issubclass(neck_type, MLFPN) else SSD
+    kind = M2Det if _is_mlfpn(neck) else SSD
     if name.startswith("m2det") and kind is not M2Det:
         raise SettingsError(
             f"{name!r} stands on an MLFPN: got neck={neck!r}; create_detector('ssd', ...) takes any neck"
@@ -231,7 +236,7 @@ def _build(
         strides=strides,
         output_stride=output_stride,
         backbone_kwargs=backbone_kwargs,
-        **neck_kwargs,
+        neck_kwargs=neck_kwargs,
     )
     # Images are normalized as the backbone's weights want it, unless the caller says otherwise.
     cfg = timm.get_pretrained_cfg(backbone) if isinstance(backbone, str) and image_mean is None else None
@@ -254,6 +259,11 @@ def _build(
         category_ids=category_ids,
     )
     return freeze_batch_norm(model) if frozen_batch_norm else model
+
+
+def _is_mlfpn(neck: Any) -> bool:
+    known = neck_class(neck) if isinstance(neck, str) else neck if isinstance(neck, type) else type(neck)
+    return issubclass(known, MLFPN)
 
 
 def freeze_batch_norm(model: SSD) -> SSD:

@@ -26,11 +26,12 @@ def batch(count=4, side=128):
     return images, [{"boxes": boxes, "labels": torch.tensor([1, 2])} for boxes in corners]
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row not in ("bifpn", "bifpn-2", "stronger")])
+@pytest.mark.parametrize("row", [row for row in ROWS if row != "stronger"])
 def test_the_relative_update_of_every_neck_is_in_a_band(row):
     update = relative_update(detector(ROWS[row]).pyramid.neck, LR)
-    low, high = (0.08, 0.25) if row in ("mlfpn", "base", "tum", "s-tum", "released") else (0.01, 0.25)
-    assert low < update < high
+    # FPG's is that of its thin 1x1 convolutions, which have the official weights.
+    low = 0.08 if row in ("mlfpn", "base", "tum", "s-tum", "released") else 0.005 if row == "fpg" else 0.01
+    assert low < update < 0.25
 
 
 def test_the_relative_update_is_what_a_step_of_adam_does():

@@ -295,6 +295,11 @@ def test_settings_survive_as_text(values):
     assert parse_settings(format_settings(given)) == given
 
 
+def test_settings_of_several_necks_as_text():
+    given = {"neck": ["fpn", "bfp"], "neck_kwargs": [{"out_channels": 16}, {"refine": "conv"}], "strides": [8, 16]}
+    assert parse_settings(format_settings(given)) == given
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -304,6 +309,8 @@ def test_settings_survive_as_text(values):
         (["kneck.num_levels=3"], r"for no part of a detector: expected one of backbone, neck, loss, postprocess"),
         (["sizes=[1,"], r"the value of sizes is no JSON: \[1,"),
         (["neck.a=1", "neck.a=2"], r"neck\.a is given twice"),
+        (["neck.a=1", 'neck_kwargs=[{"a":1}]'], "neck_kwargs is given twice"),
+        (['neck_kwargs=[{"a":1}]', "neck.a=1"], r"neck_kwargs has a list of mappings, so neck\.a has no place"),
     ],
 )
 def test_texts_that_are_no_settings(texts, message):

@@ -102,6 +102,14 @@ class TestSeveralNecks:
             one = attach("resnet10t", ["fpn"], neck_kwargs=[{"out_channels": 16}])
             assert list(one.state_dict()) == list(attach("resnet10t", "fpn", out_channels=16).state_dict())
 
+    def test_an_argument_of_attachs_name_goes_to_the_neck_in_neck_kwargs(self) -> None:
+        own = {"strides": (8, 32), "out_channels": 16}
+        with torch.device("meta"):
+            pyramid = attach("resnet10t", "simple", strides=(16,), neck_kwargs=own)
+            mixed = attach("resnet10t", "simple", strides=(16,), neck_kwargs={"strides": (8, 32)}, out_channels=16)
+        assert (pyramid.neck.in_strides, pyramid.neck.out_strides, pyramid.out_channels) == ([16], [8, 32], [16, 16])
+        assert list(mixed.state_dict()) == list(pyramid.state_dict())
+
     def test_compiles_and_keeps_the_contract(self) -> None:
         def build(channels: list[int], strides: list[int]) -> Neck:
             fpn = FPN(channels, strides, out_channels=8)
@@ -112,8 +120,10 @@ class TestSeveralNecks:
     def test_what_does_not_fit(self) -> None:
         with pytest.raises(TypeError, match=r"several necks take their arguments as neck_kwargs.*'out_channels'"):
             attach("resnet10t", ["fpn", "pafpn"], out_channels=8)
-        with pytest.raises(TypeError, match="one neck takes its arguments as keywords"):
+        with pytest.raises(TypeError, match=r"neck_kwargs of one neck is one mapping: got \[\{'out_channels': 8\}\]"):
             attach("resnet10t", "fpn", neck_kwargs=[{"out_channels": 8}])
+        with pytest.raises(TypeError, match=r"given once, .* got \['out_channels'\] in both"):
+            attach("resnet10t", "fpn", neck_kwargs={"out_channels": 8}, out_channels=8)
         with pytest.raises(ValueError, match="got 1 for 2"):
             attach("resnet10t", ["fpn", "pafpn"], neck_kwargs=[{}])
         with pytest.raises(ValueError, match="there is a neck"):

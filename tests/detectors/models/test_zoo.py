@@ -5,7 +5,8 @@ import torch
 
 from detectors import SSD, M2Det, create_detector, list_detectors
 from detectors.models.zoo import preset
-from pyramids import FPN, MLFPN
+from detectors.saving import load, save
+from pyramids import BFP, FPN, MLFPN
 from pyramids.weightless import weightless
 
 PRESETS = [name for name in list_detectors() if name not in ("ssd", "m2det")]
@@ -114,6 +115,50 @@ def test_a_neck_of_the_users_takes_its_arguments(tiny):
         pass
 
     assert isinstance(tiny("m2det", neck=Deeper), M2Det)
+
+
+class TestSeveralNecks:
+    EACH = ({"out_channels": 16}, {"refine": "conv"})
+
+    def test_arguments_of_each(self, tiny, targets):
+        model = tiny(neck=["fpn", "bfp"], neck_kwargs=self.EACH).train()
+        fpn, bfp = model.pyramid.neck.necks
+        assert (type(fpn), type(bfp), fpn.out_channels) == (FPN, BFP, [16, 16, 16])
+        assert not isinstance(bfp.refine, torch.nn.Identity)
+        assert all(value.isfinite() for value in model([torch.rand(3, 64, 64)], targets(1)).values())
+
+    def test_saved_and_opened(self, tiny, tmp_path):
+        model = tiny(neck=["fpn", "bfp"], neck_kwargs=self.EACH).eval()
+        save(model, tmp_path / "saved")
+        image = torch.rand(3, 64, 64)
+        for found, expected in zip(load(tmp_path / "saved").eval()([image]), model([image])):
+            assert torch.equal(found["boxes"], expected["boxes"])
+            assert torch.equal(found["scores"], expected["scores"])
+
+    def test_in_place_of_the_presets(self):
+        model = on_meta("m2det_320_efficientnet_lite0".replace("m2det", "ssd"), neck=["fpn", "pafpn"])
+        assert [type(neck).__name__ for neck in model.pyramid.neck.necks] == ["FPN", "PAFPN"]
+
+    def test_what_does_not_fit(self, tiny):
+        with pytest.raises(TypeError, match=r"neck_kwargs of several necks is a list.*'out_channels': 8"):
+            tiny(neck=["fpn", "bfp"], neck_kwargs={"out_channels": 8})
+        with pytest.raises(ValueError, match="got 1 for 2"):
+            tiny(neck=["fpn", "bfp"], neck_kwargs=[{}])
+        with pytest.raises(TypeError, match="neck_kwargs of one neck is one mapping"):
+            tiny(neck="fpn", neck_kwargs=[{}])
+        with pytest.raises(TypeError, match=r"'m2det' stands on an MLFPN: got neck=\['mlfpn', 'bfp'\]"):
+            tiny("m2det", neck=["mlfpn", "bfp"], neck_kwargs=[{}, {}])
+        with pytest.raises(TypeError, match=r"loss_kwargs is a mapping of arguments: got \[1\]"):
+            tiny(loss_kwargs=[1])
+        with pytest.raises(TypeError, match="neck_kwargs is a mapping of arguments: got 'wide'"):
+            tiny(neck_kwargs="wide")
+
+
+def test_a_neck_has_arguments_of_the_detectors_names(tiny):
+    """`strides` are the backbone's maps for the detector, the neck's own for a SimpleFeaturePyramid."""
+    model = tiny(neck="simple", strides=[16], neck_kwargs={"strides": [8, 16], "out_channels": 16})
+    assert model.pyramid.neck.in_strides == [16]
+    assert model.pyramid.neck.out_strides == [8, 16]
 
 
 def test_normalization_is_the_backbones():
