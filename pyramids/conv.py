@@ -45,12 +45,21 @@ def norm_act(norm_layer: LayerType | str, act_layer: LayerType | None) -> LayerT
     """
     if isinstance(norm_layer, str):
         return norm_act(_named(norm_layer), act_layer)
+    if isinstance(norm_layer, functools.partial) and norm_layer.args:
+        raise ValueError(f"a partial of a norm_layer has its arguments by keyword: got {norm_layer.args} by position")
     func = norm_layer.func if isinstance(norm_layer, functools.partial) else norm_layer
     keywords = norm_layer.keywords if isinstance(norm_layer, functools.partial) else {}
     if func in (nn.BatchNorm2d, TimmBatchNormAct2d, BatchNormAct2d):
         return functools.partial(_batch_norm_act, **{"act_layer": act_layer, **keywords})
     if func is LayerNorm2d:  # timm's twin of it with an activation would divide by another eps
         return functools.partial(LayerNorm2d, **{"eps": 1e-6, **keywords})
+    try:
+        get_norm_act_layer(norm_layer)
+    except AssertionError:  # timm's only word on a layer that it has no form of with an activation
+        raise ValueError(
+            f"norm_layer is one that timm can join with an activation, such as nn.BatchNorm2d, nn.GroupNorm or timm's "
+            f"GroupNorm1 and LayerNorm2d: got {func}"
+        ) from None
     return norm_layer
 
 

@@ -148,8 +148,12 @@ class CSPStage(nn.Module):
     ) -> None:
         super().__init__()
         block = functools.partial(conv_norm_act, norm_layer=norm_layer, act_layer=act_layer)
+        if out_channels < 2:
+            raise ValueError(f"CSPStage has two branches and at least two output channels: got {out_channels}")
         short = out_channels // 2
         width = out_channels - short
+        if int(width * hidden_ratio) < 1:
+            raise ValueError(f"hidden_ratio leaves at least one of {width} channels: got {hidden_ratio}")
 
         def bottleneck() -> nn.Sequential:
             if depthwise:

@@ -109,6 +109,8 @@ class HybridEncoder(Neck):
         act_layer: LayerType | None = nn.SiLU,
     ) -> None:
         super().__init__(in_channels, in_strides)
+        if len(self.in_channels) < 2:
+            raise ValueError(f"HybridEncoder joins at least two maps: got one of {self.in_channels[0]} channels")
         strides = append_doubled(self.in_strides, extra_levels)
         self.declare_outputs([out_channels] * len(strides), strides)
         if num_layers < 0 or num_heads < 1 or hidden_channels < 1 or num_blocks < 1:

@@ -4,11 +4,13 @@ Paper: `RepVGG: Making VGG-style ConvNets Great Again`, sections 3.2 and 3.3, ht
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
+from timm.layers import FrozenBatchNormAct2d
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .conv import LayerType, conv_norm_act
@@ -71,11 +73,14 @@ class RepConv(nn.Module):
 def _folded(branch: nn.Module) -> tuple[Tensor, Tensor]:
     """Kernel and bias of a convolution with its norm."""
     conv: nn.Conv2d = branch.conv  # type: ignore[assignment]
-    norm = branch.bn
-    if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
-        return fuse_conv_bn_weights(
+    norm: Any = branch.bn
+    # Synchronized and frozen ones too, which are how these networks are often trained.
+    known = isinstance(norm, (_BatchNorm, FrozenBatchNormAct2d))
+    if known and norm.running_mean is not None and norm.running_var is not None:
+        weight, bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
+        return weight, bias
     if isinstance(norm, nn.Identity) and conv.bias is not None:
         return conv.weight, conv.bias
     raise ValueError(

@@ -40,7 +40,7 @@ class RepGFPN(Neck):
     Args:
         in_channels: channels of the three input maps, finest first.
         in_strides: their strides.
-        out_channels: channels of the three outputs, finest first; None means those of the inputs.
+        out_channels: channels of the three outputs, finest first, or one number; None means those of the inputs.
         num_blocks: number of bottlenecks in each stage.
         hidden_ratio: channels inside a bottleneck, as a part of those around it.
         depthwise: depthwise-separable convolutions with stride 2 and depthwise bottlenecks, as the smallest DAMO-YOLO
@@ -67,7 +67,7 @@ class RepGFPN(Neck):
         in_channels: Sequence[int],
         in_strides: Sequence[int],
         *,
-        out_channels: Sequence[int] | None = None,
+        out_channels: int | Sequence[int] | None = None,
         num_blocks: int = 3,
         hidden_ratio: float = 1.0,
         depthwise: bool = False,
@@ -77,6 +77,8 @@ class RepGFPN(Neck):
         act_layer: LayerType | None = nn.SiLU,
     ) -> None:
         super().__init__(in_channels, in_strides)
+        if isinstance(out_channels, int):
+            out_channels = [out_channels] * 3
         widths = self.in_channels if out_channels is None else list(out_channels)
         if len(self.in_channels) != 3 or len(widths) != 3:
             raise ValueError(

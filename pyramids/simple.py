@@ -129,7 +129,8 @@ class SimpleFeaturePyramid(Neck):
         if len(self.in_channels) != 1:
             raise ValueError(
                 f"SimpleFeaturePyramid takes one map, the last of a transformer: got {len(self.in_channels)} maps of "
-                f"strides {self.in_strides}; the other necks take several"
+                f"strides {self.in_strides}. Strides of its own maps are its argument `strides`, to `attach` as "
+                "neck_kwargs={'strides': (8, 16, 32)}"
             )
         if not strides or any(fine >= coarse for fine, coarse in pairwise(strides)):
             raise ValueError(f"strides go from fine to coarse, each larger than the last: got {list(strides)}")

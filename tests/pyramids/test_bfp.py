@@ -125,6 +125,7 @@ def test_conversion_of_names():
         ([4, 8, 4], {}, r"maps of one width, such as an FPN's: got in_channels \[4, 8, 4\]"),
         ([4, 4], {}, "index of one of 2 maps, 0 to 1: got 2"),
         ([4, 4, 4], {"refine_level": -1}, "index of one of 3 maps, 0 to 2: got -1"),
+        ([4, 4, 4], {"refine_level": 1.0}, "index of one of 3 maps, 0 to 2: got 1.0"),
         ([4, 4, 4], {"refine": "gaussian"}, r"refine is one of \['non_local', 'conv'\] or None: got 'gaussian'"),
     ],
 )

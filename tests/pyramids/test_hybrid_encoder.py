@@ -177,7 +177,7 @@ def test_conversion_of_other_networks():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"in_channels": [8], "in_strides": [8]}, "at least two maps: got one"),
+        ({"in_channels": [8], "in_strides": [8]}, "at least two maps: got one of 8 channels"),
         ({"num_heads": 3}, "num_heads divides out_channels: got 3 heads and 16 channels"),
         ({"out_channels": 18, "num_heads": 3}, "out_channels is a multiple of 4.*: got 18"),
         ({"num_heads": 0}, "num_heads, hidden_channels and num_blocks are 1 or more"),

@@ -1,6 +1,7 @@
 """The base class: what it declares and what it refuses."""
 
 import copy
+import functools
 import pickle
 
 import pytest
@@ -179,3 +180,23 @@ def test_trains_under_ddp(tmp_path):
         assert all(p.grad is not None for p in neck.parameters())
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("norm_layer", "message"),
+    [
+        (functools.partial(nn.GroupNorm, 2), r"has its arguments by keyword: got \(2,\) by position"),
+        (functools.partial(nn.BatchNorm2d, 8, 1e-3), r"by keyword: got \(8, 0.001\) by position"),
+        (nn.InstanceNorm2d, "norm_layer is one that timm can join with an activation.*InstanceNorm2d"),
+        (nn.SyncBatchNorm, "norm_layer is one that timm can join with an activation.*SyncBatchNorm"),
+        ("frozenbatchnorm2d", "norm_layer is one that timm can join with an activation.*FrozenBatchNorm2d"),
+    ],
+)
+def test_norms_that_would_be_built_otherwise_are_refused(norm_layer, message):
+    with pytest.raises(ValueError, match=message):
+        conv_norm_act(4, 8, norm_layer=norm_layer)
+
+
+def test_keywords_of_a_partial_count():
+    block = conv_norm_act(4, 8, norm_layer=functools.partial(nn.GroupNorm, num_groups=2))
+    assert block.bn.num_groups == 2

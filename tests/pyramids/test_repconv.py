@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.models.byobnet import RepVggBlock
 from timm.utils import reparameterize_model
 from torch import nn
@@ -59,6 +60,19 @@ def test_mode_dtype_and_requires_grad():
     fused = block.eval().fuse()
     assert not fused.training
     assert fused[0].weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "convert", [convert_sync_batchnorm, freeze_batch_norm_2d, nn.SyncBatchNorm.convert_sync_batchnorm]
+)
+def test_synchronized_and_frozen_norms(convert):
+    plain = settle(RepConv(4, 6))
+    x = torch.randn(2, 4, 5, 7)
+    with torch.no_grad():
+        expected = plain(x)
+        other = convert(copy.deepcopy(plain)).eval()
+        assert not any(type(m) is type(plain.dense.bn) for m in other.modules())
+        torch.testing.assert_close(fuse_reparameterized(nn.Sequential(other))(x), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm_layer", ["groupnorm1", "layernorm2d"])

@@ -89,6 +89,12 @@ def test_every_input_reaches_every_output(out):
     assert all(x.grad.abs().sum() > 0 for x in features)
 
 
+def test_one_number_is_the_width_of_all_outputs():
+    neck = RepGFPN([6, 10, 14], [8, 16, 32], out_channels=12, num_blocks=1, extra_levels=1)
+    assert neck.out_channels == [12] * 4
+    assert list(neck.state_dict()) == list(make(out_channels=[12] * 3, num_blocks=1, extra_levels=1).state_dict())
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -98,6 +104,9 @@ def test_every_input_reaches_every_output(out):
         ({"out_channels": [8, 8, 0]}, "out_channels is a sequence of positive integers"),
         ({"num_blocks": 0}, "num_blocks is 1 or more and hidden_ratio positive: got 0 and 1.0"),
         ({"hidden_ratio": 0.0}, "num_blocks is 1 or more and hidden_ratio positive: got 3 and 0.0"),
+        ({"hidden_ratio": 0.05}, "hidden_ratio leaves at least one of 7 channels: got 0.05"),
+        ({"out_channels": [1, 8, 8]}, "two branches and at least two output channels: got 1"),
+        ({"out_channels": 0}, "out_channels is a sequence of positive integers"),
         ({"extra_levels": -1}, "extra_levels is 0 or more: got -1"),
         ({"extra": "p6"}, "extra is one of"),
     ],
