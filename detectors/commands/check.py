@@ -1,6 +1,6 @@
 """`python -m detectors check`: the health of a data folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # The presets' image size.
 _USUAL_SIZE = 320
 _WIDTH = 80
+_LONGEST = 24
+"""Characters of a name in a table; longer ones are folded."""
 
 
 @dataclass
@@ -112,22 +114,50 @@ def show(report: "HealthReport") -> None:
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=_WIDTH)
     for title, rows in (("splits", report.rows()), ("boxes by class", report.class_rows())):
-        console.print(table(title, rows))
+        for part in tables(title, rows):
+            console.print(part)
     for group in grouped(report.problems):
         for line in group.lines():
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows as a table that fits a terminal of 80 columns: numbers to the right, long names folded."""
+def tables(title: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    """Rows as tables that fit a terminal of 80 columns, numbers to the right and long names folded.
+
+    The first column stands in each of them; the others go on in the next where one is full.
+    """
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name, value in (rows[0] if rows else {}).items():
-        number = isinstance(value, int)
-        made.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for row in rows:
-        made.add_row(*(escape(str(value)) for value in row.values()))
-    return made
+    if not rows:
+        return
+    first, *others = list(rows[0])
+    for names in _parts(rows, others, _WIDTH - _width(rows, first)):
+        made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        made.add_column(first, width=_width(rows, first), overflow="fold")
+        for name in names:
+            made.add_column(escape(name), width=_width(rows, name), justify="right", overflow="fold")
+        for row in rows:
+            made.add_row(*(escape(str(row[name])) for name in (first, *names)))
+        yield made
+
+
+def _parts(rows: Sequence[Mapping[str, Any]], names: Sequence[str], room: int) -> list[list[str]]:
+    """Names of columns in groups of which each is at most `room` characters wide."""
+    parts: list[list[str]] = [[]]
+    left = room
+    for name in names:
+        width = _width(rows, name) + 1
+        if width > left and parts[-1]:
+            parts.append([])
+            left = room
+        parts[-1].append(name)
+        left -= width
+    return parts
+
+
+def _width(rows: Sequence[Mapping[str, Any]], name: str) -> int:
+    from rich.cells import cell_len  # a Chinese character takes two places
+
+    return min(max(cell_len(name), *(cell_len(str(row[name])) for row in rows)), _LONGEST)

@@ -143,14 +143,12 @@ def show(report: dict[str, Any], title: str) -> None:
     from rich.table import Table
     from rich.text import Text  # class names may look like rich's markup
 
+    from detectors.training.evaluation import figure_text
+
     table = Table(title=Text(title))
     for name in ("", "AP", "AP50", "AP75", "APs", "APm", "APl"):
         table.add_column(name, justify="right" if name else "left")
-    table.add_row("all", *(_figure(report[name]) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")))
+    table.add_row("all", *(figure_text(report[name]) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")))
     for name, figures in report["classes"].items():
-        table.add_row(Text(name), _figure(figures["AP"]), _figure(figures["AP50"]), "", "", "", "")
+        table.add_row(Text(name), figure_text(figures["AP"]), figure_text(figures["AP50"]), "", "", "", "")
     Console().print(table)
-
-
-def _figure(value: float) -> str:
-    return "-" if value < 0 else f"{value:.3f}"

@@ -16,7 +16,7 @@ from detectors.data.classes import drop_empty_classes, relabel
 from detectors.data.dataset import DetectionDataset
 from detectors.data.loading import DataFolder, Format
 from detectors.data.mosaic import mosaic
-from detectors.data.problems import Problem, errors, note
+from detectors.data.problems import Problem, count_of, errors, note
 from detectors.data.records import ImageRecord, RawSplit
 from detectors.data.visible import size_problem
 from detectors.errors import InputError
@@ -61,11 +61,11 @@ class HealthReport:
 
     def verdict(self) -> str:
         """One sentence: fit to train or not, and why."""
-        bad = len(errors(self.problems))
-        notes = len(self.problems) - bad
+        bad = errors(self.problems)
+        notes = len(self.problems) - len(bad)
         noted = f"{notes} note{'s' * (notes != 1)}" if notes else "no notes"
         if bad:
-            return f"Not fit to train: {bad} error{'s' * (bad != 1)}, {noted}. `train` would drop what is named above."
+            return f"Not fit to train: {count_of(bad)}, {noted}."
         return f"Fit to train: no errors, {noted}."
 
     def to_json(self) -> dict[str, dict[str, Any]]:
@@ -120,7 +120,7 @@ def check_dataset(
     cache: bool = True,
     progress: Progress | None = None,
 ) -> HealthReport:
-    """Check every split, image and box of a data folder; `load_dataset` drops exactly what the report names.
+    """Check every split, image and box of a data folder: all that `load_dataset` drops or changes, and more.
 
     A split that cannot be loaded at all, or whose boxes are of classes that the first split lacks, is reported, not
     raised. Every image is decoded.
@@ -162,7 +162,7 @@ def check_dataset(
             problems = [*(raw.problems if raw is not None else []), Problem(split, str(error))]
             splits[split] = _health([], class_names or [], problems)
             continue
-        problems = [*dataset.problems, *_no_boxes(dataset.records, split)]
+        problems = [*dataset.problems, *no_boxes(dataset.records, split)]
         if image_size is not None:
             problems += size_problem(dataset.records, image_size, split)
         datasets[split] = dataset
@@ -170,18 +170,19 @@ def check_dataset(
         splits[split] = _health(dataset.records, raw.class_names, problems, bare)
     if splits:
         last = next(iter(splits.values())).problems
-        last += _leaks(datasets)
+        last += leaks(datasets)
         last += _empty_classes(splits, next(iter(splits)))
     return HealthReport(splits, datasets)
 
 
-def _no_boxes(records: Sequence[ImageRecord], split: str) -> list[Problem]:
+def no_boxes(records: Sequence[ImageRecord], split: str) -> list[Problem]:
+    """An error for a split without any box that is no crowd."""
     if any(len(record.labels) > int(record.crowd.sum()) for record in records):
         return []
     return [Problem(split, f"{len(records)} usable images, but not one usable box: were the labels found?")]
 
 
-def _leaks(datasets: dict[str, DetectionDataset]) -> list[Problem]:
+def leaks(datasets: dict[str, DetectionDataset]) -> list[Problem]:
     """Pictures that two splits share, and copies; `trainval` is meant to hold those of two others."""
     files = {
         split: {str(record.location) for record in dataset.records}

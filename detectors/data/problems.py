@@ -31,6 +31,11 @@ def errors(problems: Iterable[Problem]) -> list[Problem]:
     return [problem for problem in problems if problem.severity == "error"]
 
 
+def count_of(problems: Sequence[Problem]) -> str:
+    """Their number as words: "1 error", "2 errors"."""
+    return f"{len(problems)} error{'s' * (len(problems) != 1)}"
+
+
 class Group(NamedTuple):
     """Equal problems, for display."""
 

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from detectors.data import DataFolder, DetectionDataset, evaluation_transforms, hold_out, training_transforms
 from detectors.data.dataset import Sample, Transforms
+from detectors.data.health import leaks, no_boxes
 from detectors.data.images import Channels
-from detectors.data.problems import Problem, errors, grouped
+from detectors.data.problems import Problem, count_of, errors, grouped
 from detectors.data.progress_bar import progress_bar
 from detectors.data.visible import size_problem
 from detectors.errors import InputError
@@ -89,8 +90,12 @@ def _open_datasets(config: TrainConfig, channels: Channels) -> tuple[DetectionDa
         val = load(name, transforms=evaluation_transforms(), class_names=train.class_names)
     for split, dataset in ((config.train_split, train), (name, val)):
         if dataset is not None:
-            if dataset is train or config.val_fraction is None:
+            if dataset is train:
                 report_problems(str(split), dataset.problems, strict=config.strict)
+            elif config.val_fraction is None:
+                shared = leaks({config.train_split: train, str(name): dataset})
+                own = [*dataset.problems, *no_boxes(dataset.records, str(name)), *shared]
+                report_problems(str(name), own, strict=config.strict)
             boxes = sum(len(record.labels) for record in dataset.records)
             LOGGER.info("%s: %d images, %d boxes, %d classes", split, len(dataset), boxes, len(dataset.class_names))
     if val is None:
@@ -103,7 +108,7 @@ def _open_datasets(config: TrainConfig, channels: Channels) -> tuple[DetectionDa
 
 
 def report_problems(split: str, problems: list[Problem], *, strict: bool, shown: int = 5) -> None:
-    """Say what was dropped or changed, and where: equal problems once, with their number.
+    """Say what is wrong, dropped or changed, and where: equal problems once, with their number.
 
     Raises:
         ValueError: with `strict`, if there is an error.
@@ -111,9 +116,9 @@ def report_problems(split: str, problems: list[Problem], *, strict: bool, shown:
     bad = errors(problems)
     if bad and strict:
         first = "; ".join(f"{problem.where}: {problem.reason}" for problem in bad[:shown])
-        raise InputError(f"split '{split}' has {len(bad)} errors and --strict refuses them: {first}")
+        raise InputError(f"split '{split}' has {count_of(bad)} and --strict refuses that: {first}")
     if bad:
-        LOGGER.warning("%s: %d errors, dropped (see `check`)", split, len(bad))
+        LOGGER.warning("%s: %s (see `check`)", split, count_of(bad))
     for group in grouped(problems):
         level = logging.WARNING if group.severity == "error" else logging.INFO
         problem = group.problems[0]

@@ -69,6 +69,11 @@ def evaluate(
     return CocoResult(dataset, detections, max_detections=max_detections).report()
 
 
+def figure_text(value: float) -> str:
+    """A figure of a report for people: "-" for -1, where there is no object of its kind."""
+    return "-" if value < 0 else f"{value:.3f}"
+
+
 def allow_detections(detector: Detector, count: int) -> None:
     """Have a detector give at least `count` detections per image, from as many candidates as that takes."""
     post = detector.postprocess

@@ -25,7 +25,7 @@ from detectors.training.data import (
     is_distributed,
     training_loader,
 )
-from detectors.training.evaluation import Interrupted, evaluate
+from detectors.training.evaluation import Interrupted, evaluate, figure_text
 from detectors.training.memory import memory_errors
 from detectors.training.metrics import Means, Metrics, Progress, Report, Reports
 from detectors.training.run_log import LOGGER
@@ -288,8 +288,9 @@ class Loop:
             ap = figures["AP"]
             self.metrics.evaluation(self.position.step, epoch, figures)
             LOGGER.info(
-                "epoch %d: AP %.3f  AP50 %.3f  AP75 %.3f  S %.3f  M %.3f  L %.3f",
-                *(epoch, ap, figures["AP50"], figures["AP75"], figures["APs"], figures["APm"], figures["APl"]),
+                "epoch %d: AP %s  AP50 %s  AP75 %s  S %s  M %s  L %s",
+                epoch,
+                *(figure_text(figures[name]) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")),
             )
         # Without boxes to find, or without a split, the newest is the best.
         if ap > self.position.best or ap < 0 or not self.position.best_epoch:

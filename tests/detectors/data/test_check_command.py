@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rich.cells import cell_len
+from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
 import exports
 
 import detectors.data.cache
 from detectors.cli import main
+from detectors.commands.check import tables
 from detectors.data import SyntheticScales, check_dataset, export_coco, hold_out, load_dataset
 from detectors.data.cache import probe_pictures
 from detectors.data.formats.coco_masks import mask_box
@@ -180,3 +183,25 @@ def test_the_limit_on_pixels_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match="DETECTORS_MAX_PIXELS"):
         probe_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("longest", ["cat", "a class of a name that goes on and on, 红细胞", "x" * 60])
+def test_tables_of_many_splits_fit_80_columns_and_keep_the_classes(
+    longest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = ["train", "val", "test", "custom_experiment_one", "custom_experiment_two", "holdout_of_2026"]
+    rows = [
+        {"class": name, **{split: 1000 * i + j for j, split in enumerate(splits)}}
+        for i, name in ((1, longest), (2, "dog"))
+    ]
+    console = Console(width=80)
+    for part in tables("boxes by class", rows):
+        console.print(part)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    heads = [i for i, line in enumerate(lines) if line.strip().startswith("class")]
+    assert [name for i in heads for name in lines[i].split()[1:]] == splits
+    assert [int(x) for line in lines if line.strip().startswith("dog") for x in line.split()[1:]] == [
+        *range(2000, 2006)
+    ]
+    assert sum(line.strip().startswith(longest[:3]) for line in lines) >= len(heads)

@@ -64,16 +64,43 @@ def test_unknown_classes_are_dropped_and_told_or_refused(own_data: Path, tmp_pat
         content["annotations"][0]["category_id"] = 99
 
     edit(own_data / "train.json", spoil)
-    with pytest.raises(ValueError, match=r"1 errors and --strict refuses them: .*category id 99"):
+    with pytest.raises(ValueError, match=r"1 error and --strict refuses that: .*category id 99"):
         train(tiny_config(own_data, tmp_path / "run", strict=True))
     assert train(tiny_config(own_data, tmp_path / "run", epochs=1))
-    assert "train: 1 errors, dropped" in (tmp_path / "run/train.log").read_text()
+    assert "train: 1 error (see `check`)" in (tmp_path / "run/train.log").read_text()
 
 
 def test_class_names_that_differ_between_splits(own_data: Path, tmp_path: Path) -> None:
     edit(own_data / "val.json", lambda content: content["categories"][0].update(name="disk"))
     with pytest.raises(ValueError, match=r"split 'val' .*differ.*'circle'.*'disk'"):
         train(tiny_config(own_data, tmp_path / "run"))
+
+
+def test_what_check_calls_an_error_of_the_split_to_evaluate_on(own_data: Path, tmp_path: Path) -> None:
+    """Pictures that are trained on as well, and no box to find."""
+    shutil.copy(own_data / "train.json", own_data / "val.json")
+    with pytest.raises(
+        ValueError, match=r"1 error and --strict refuses that: val: 8 of 8 pictures are in split 'train'"
+    ):
+        train(tiny_config(own_data, tmp_path / "run", strict=True))
+    assert train(tiny_config(own_data, tmp_path / "run", epochs=1))
+    log = (tmp_path / "run/train.log").read_text()
+    assert "val: 1 error (see `check`)" in log
+    assert "8 of 8 pictures are in split 'train' too" in log
+    edit(own_data / "val.json", lambda content: content.update(annotations=[]))
+    with pytest.raises(ValueError, match=r"2 errors and --strict refuses that: val: .*not one usable box"):
+        train(tiny_config(own_data, tmp_path / "strict", strict=True))
+
+
+def test_figures_without_objects_are_dashes(own_data: Path, tmp_path: Path) -> None:
+    def without_large(content: dict[str, Any]) -> None:
+        content["annotations"] = [box for box in content["annotations"] if box["area"] < 96**2]
+
+    edit(own_data / "val.json", without_large)
+    assert train(tiny_config(own_data, tmp_path / "run", epochs=1))
+    log = (tmp_path / "run/train.log").read_text()
+    assert "  L -\n" in log
+    assert "-1.000" not in log
 
 
 def test_no_split_to_evaluate_on_makes_the_last_the_best(tmp_path: Path) -> None:
