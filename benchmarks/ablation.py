@@ -116,16 +116,20 @@ class Ablation(Experiment):
         rows = self.chosen(table_rows(recipe))
         settings = {**self.settings(recipe), "search": asdict(recipe.search)}
         results = Results(self.output, "ablation", device, settings)
-        best = {row.key: self._search(row, recipe, results, device) for row in rows}
+        best = {}
+        for row in rows:  # each row's search and first result together, so that a run that is cut off has whole rows
+            best[row.key] = self._search(row, recipe, results, device)
+            run_cells(results, [self._seed(row, best[row.key], 0, recipe, device)], "ablation", bar=False)
         cells = [
-            self._cell(f"{row.key}/seed{seed}", row, self.trial(recipe, best[row.key], seed=seed), recipe, device)
-            for seed in range(recipe.seeds)
-            for row in rows
+            self._seed(row, best[row.key], seed, recipe, device) for seed in range(1, recipe.seeds) for row in rows
         ]
         if self.curves:
             cells += self._curves([row for row in rows if row.key in CURVES], best, recipe, device)
         run_cells(results, cells, "ablation", bar=False)
         return 0
+
+    def _seed(self, row: Row, best: Setting, seed: int, recipe: Recipe, device: torch.device) -> Cell:
+        return self._cell(f"{row.key}/seed{seed}", row, self.trial(recipe, best, seed=seed), recipe, device)
 
     def _cell(self, key: str, row: Row, trial: Trial, recipe: Recipe, device: torch.device) -> Cell:
         return self.cell("ablation", key, row, trial, recipe, device)

@@ -189,17 +189,18 @@ class Experiment(Command):
         return train_set, load_dataset(self.data, test, transforms=evaluation_transforms(), class_names=names)
 
     def chosen(self, rows: Sequence["Row"]) -> list["Row"]:
-        """The rows that the options name, or all.
+        """The rows that the options name, in their order, or all.
 
         Raises:
             FileNotFoundError, ValueError: for an unknown row, or data that cannot be used.
         """
         if self.data is not None:
             self.datasets(RECIPES[self.budget], None)
-        unknown = sorted(set(self.rows) - {row.key for row in rows})
+        known = {row.key: row for row in rows}
+        unknown = sorted(set(self.rows) - set(known))
         if unknown:
-            raise InputError(f"no row is named {', '.join(unknown)}; known: {', '.join(row.key for row in rows)}")
-        return [row for row in rows if row.key in self.rows or not self.rows]
+            raise InputError(f"no row is named {', '.join(unknown)}; known: {', '.join(known)}")
+        return [known[key] for key in self.rows or known]
 
     def trial(self, recipe: Recipe, setting: Setting, *, seed: int = 0, share: int = 1) -> Trial:
         """A training of the recipe's length, or of one `share`-th of it."""

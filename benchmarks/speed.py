@@ -121,6 +121,8 @@ class Speed(Command):
 
     def _cells(self, names: tuple[str, ...], plan: Plan, device: torch.device) -> Iterator[Cell]:
         original = lru_cache(maxsize=1)(build_ours)  # thresholds and ways of one model follow each other
+        # Compilation takes about a minute each and comes last, so that an interrupted run has the rest.
+        late: list[Cell] = []
         for name in names:
             for threshold, load in ((None, "own threshold"), (0.0, "full")):
                 ways = [Way("eager"), *(Way("deploy", precision) for precision in PRECISIONS)]
@@ -131,7 +133,11 @@ class Speed(Command):
                 for way in possible(ways, device):
                     columns = {"kind": "speed", "model": name, "load": load, "way": str(way), "batch": 1}
                     take = partial(self._ours, original, name, threshold, way, 1, plan, device)
-                    yield Cell(f"{name}/{load}/{way}/1", columns, take)
+                    cell = Cell(f"{name}/{load}/{way}/1", columns, take)
+                    if way.compiled:
+                        late.append(cell)
+                    else:
+                        yield cell
             for batch in plan.batches if name in plan.compiled else ():
                 columns = {
                     "kind": "speed",
@@ -141,7 +147,7 @@ class Speed(Command):
                     "batch": batch,
                 }
                 take = partial(self._ours, original, name, 0.0, COMPILED_BF16, batch, plan, device)
-                yield Cell(f"{name}/full/{COMPILED_BF16}/{batch}", columns, take)
+                late.append(Cell(f"{name}/full/{COMPILED_BF16}/{batch}", columns, take))
         for name in plan.theirs:
             for threshold, load in ((None, "own threshold"), (0.0, "full")):
                 columns = {
@@ -153,6 +159,7 @@ class Speed(Command):
                 }
                 take = partial(self._theirs, name, threshold, plan, device)
                 yield Cell(f"torchvision {name}/{load}/eager fp32/1", columns, take)
+        yield from late
 
     def _ours(
         self,

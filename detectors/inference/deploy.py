@@ -5,8 +5,8 @@ activations are channels-last and of the wanted precision; default boxes are com
 convolutions are computed with less arithmetic (`winograd`), and the weights of other wide ones are packed (`packing`).
 
 Measured on M2Det-320 with VGG-16, one image, fp32, AVX2, as a share of the time before: channels-last 0.87 on one
-thread and 0.83 on two (1092 to 910 ms), then Winograd 0.68 and 0.81 (910 to 738 ms). `python -m benchmarks speed`
-measures the whole; in bfloat16 only version 0.1.0 was measured.
+thread and 0.83 on two (1092 to 910 ms), then Winograd 0.68 and 0.81 (910 to 738 ms). In
+bfloat16 only version 0.1.0 was measured.
 """
 
 import copy
@@ -70,7 +70,7 @@ class DeployedDetector(InferenceDetector):
     It is the faster engine for wide networks: on VGG-16 M2Det-320 of the authors' design is 1.54 times as fast as
     undeployed here and 1.32 times in `OpenVINODetector`. For small networks, of depthwise convolutions and cheap
     layers, that is the faster: on EfficientNet-lite0 it is 1.65 times here and 2.14 times there (network alone,
-    float32, two threads, AVX2; `python -m benchmarks speed`).
+    float32, two threads, AVX2).
 
     It stays on the device that the detector is on. On the CPU the weights of wide 3x3 convolutions take up to 4 times
     the memory. It can be copied and pickled; to save or export, use the detector that it was made from.

@@ -260,7 +260,7 @@ def trimmed_greedy_nms(
     far, a candidate below them is none of the best, and picks that are left out rank below. Rows and columns without a
     candidate are left out too: few boxes of a trained detector pass its score threshold, of a small M2Det of 9 classes
     18 per image at 0.05, and 840 at 0.01. The best 200 of 80 classes with 400 boxes each take a thirteenth of the time
-    of the plain loop over all rows (`python -m benchmarks nms`).
+    of the plain loop over all rows.
     """
     index = scores.new_full((len(scores), max_picks), -1, dtype=torch.int64)
     value = scores.new_full((len(scores), max_picks), -1.0)

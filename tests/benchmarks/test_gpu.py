@@ -8,7 +8,9 @@ import torch
 import tyro
 
 from benchmarks import gpu
+from benchmarks.ablation import table_rows
 from benchmarks.cli import COMMANDS, main
+from benchmarks.experiment import RECIPES
 from benchmarks.gpu import LEFT_OUT, Step, plan, run_step, time_limits
 from detectors.cli import command_class
 
@@ -41,6 +43,13 @@ def test_the_commands_of_the_plan_parse(tmp_path):
         assert module == "benchmarks"
         command = tyro.cli(command_class("benchmarks", name), args=options)
         assert (command.budget, command.device, command.output) == ("gpu", "cuda", tmp_path)
+
+
+def test_the_ablation_begins_with_the_rows_compared_most(tmp_path):
+    [step] = [step for step in plan(tmp_path) if step.name == "ablation"]
+    rows = list(step.command[step.command.index("--rows") + 1 :])
+    assert rows[:4] == ["mlfpn", "pafpn-2", "fpn-2", "ssd"]
+    assert sorted(rows) == sorted(row.key for row in table_rows(RECIPES["gpu"]))
 
 
 def test_limits_fill_the_time():

@@ -144,6 +144,25 @@ def test_the_search_takes_the_best_rate_and_then_the_best_scale(tmp_path, monkey
     assert [row["key"].partition("/")[0] for row in rows] == ["search"] * 4 + ["fpn"] * 2 + ["curve"] * 2
 
 
+def test_a_run_that_is_cut_off_has_whole_rows_in_the_options_order(tmp_path, monkeypatch):
+    search = experiment.SearchSpace(share=2, lrs=(1e-3, 2e-3), scales=(1.0,))
+    monkeypatch.setitem(RECIPES, "smoke", dataclasses.replace(RECIPES["smoke"], search=search, seeds=2))
+    monkeypatch.setattr(experiment, "train_cell", lambda config, sets, device, scale: {"AP": 0.5})
+    assert run("ablation", "--output", tmp_path, "--rows", "mlfpn", "fpn") == 0
+    keys = [row["key"] for row in read_results(tmp_path / "ablation.json")["rows"]]
+    assert [key for key in keys if "seed" in key] == ["mlfpn/seed0", "fpn/seed0", "mlfpn/seed1", "fpn/seed1"]
+    assert [key.partition("/")[0] for key in keys] == [
+        "search",
+        "search",
+        "mlfpn",
+        "search",
+        "search",
+        "fpn",
+        "mlfpn",
+        "fpn",
+    ]
+
+
 def test_the_scale_of_initial_weights_changes_no_output():
     torch.manual_seed(0)
     model = create_detector("ssd", 3, backbone="resnet10t", neck="mlfpn", image_size=64, neck_kwargs=TINY).train()
