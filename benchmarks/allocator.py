@@ -45,7 +45,7 @@ print(json.dumps({"images_per_s": speed, "peak_mib": resource.getrusage(resource
 
 @dataclass(kw_only=True)
 class Allocator(Command):
-    """Images a second and peak memory of training steps, with freed memory kept and without."""
+    """Images per second and peak memory of training steps, with freed memory kept and without."""
 
     def run(self) -> int:
         device = self.open_device()

@@ -77,7 +77,7 @@ def images_per_second(dataset: DetectionDataset, batch: int, workers: int, pin: 
 
 @dataclass(kw_only=True)
 class Loader(Command):
-    """Images a second that a training loader gives, by worker count, with and without SSD's recipe; and the seconds and
+    """Images per second that a training loader gives, by worker count, with and without SSD's recipe; and the seconds and
     the memory that reading the annotations of 100,000 images takes."""
 
     data: str = "synthetic"

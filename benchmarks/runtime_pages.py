@@ -91,7 +91,7 @@ def nms(source: Source) -> list[str]:
 
 
 def loader(source: Source) -> list[str]:
-    """Images a second by count of loader processes and by work, and what reading annotations costs."""
+    """Images per second by count of loader processes and by work, and what reading annotations costs."""
     body = []
     loaded = [row for row in source.rows if "workers" in row]
     for workers, rows in grouped(loaded, "workers").items():

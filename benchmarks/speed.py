@@ -95,7 +95,7 @@ def build_theirs(name: str, threshold: float | None) -> nn.Module:
 
 @dataclass(kw_only=True)
 class Speed(Command):
-    """Images a second from image to boxes, of our presets and of torchvision's detectors in the same run."""
+    """Images per second from image to boxes, of our presets and of torchvision's detectors in the same run."""
 
     models: tuple[str, ...] = ()
     """Presets to measure in place of the budget's; `"NAME released"` is the authors' design."""

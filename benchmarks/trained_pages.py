@@ -140,7 +140,7 @@ def gradients(source: Source) -> list[str]:
 
 
 def allocator(source: Source) -> list[str]:
-    """Images a second and peak memory with freed memory kept and without."""
+    """Images per second and peak memory with freed memory kept and without."""
     rows = [row for row in source.rows if "error" not in row]
     body = [
         [

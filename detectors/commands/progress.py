@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show how many of `total` images are done and how many a second, on stderr if that is a terminal.
+    """Show how many of `total` images are done and how many per second, on stderr if that is a terminal.
 
     Yields a function that is told how many more are done; `total=None` is an unknown number.
     """

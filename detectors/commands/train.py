@@ -34,8 +34,10 @@ class Train(TrainConfig):
         from detectors.training.run import train
 
         try:
-            options, given = self.options()
-            done = train(options, resume=self.resume, overwrite=self.overwrite, previous=self.previous, given=given)
+            options, explicit = self.options()
+            done = train(
+                options, resume=self.resume, overwrite=self.overwrite, previous=self.previous, explicit=explicit
+            )
         except TrainingStopped as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

@@ -136,7 +136,7 @@ class Metrics:
             self._scalars("val", {name: v for name, v in figures.items() if isinstance(v, float)}, step)
 
     def speed(self, step: int, **values: float) -> None:
-        """Images a second and the like."""
+        """Images per second and the like."""
         if self.enabled:
             self._speed.write(step=step, **values)
             self._scalars("speed", values, step)

@@ -44,7 +44,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     previous: bool = False,
-    given: Collection[str] | None = None,
+    explicit: Collection[str] | None = None,
     datasets: tuple[DetectionDataset, DetectionDataset | None] | None = None,
     prepare: Callable[[SSD], None] | None = None,
 ) -> bool:
@@ -57,7 +57,7 @@ def train(
         resume: go on with the run in `config.output`.
         overwrite: delete the run in `config.output` first.
         previous: with `resume`, go on from the checkpoint before the last.
-        given: names of the options that count as given, whatever their values; those that are not at their defaults if
+        explicit: names of the options that were chosen, whatever their values; those that are not at their defaults if
             None. The others are the run's with `resume`, and may depend on the data set's size without.
         datasets: to learn from and to evaluate on, in place of `config.data`; the first gets its transforms here.
         prepare: called with the new detector before its first step, to change its initial weights.
@@ -69,7 +69,7 @@ def train(
     if resume:
         if overwrite:
             raise InputError("--resume and --overwrite exclude each other")
-        config = resumed(config, given)
+        config = resumed(config, explicit)
     config.check(needs_data=datasets is None)
     folder = config.output
     assert folder is not None  # by the check
@@ -86,7 +86,7 @@ def train(
         if resume:
             check_data(json.loads(text)["data"], train_set, val_set)
         else:
-            config, chosen = config.resolved(len(train_set), given)
+            config, chosen = config.resolved(len(train_set), explicit)
             if chosen:
                 LOGGER.info("chosen for %d training images: %s", len(train_set), chosen)
         if resume and Checkpoints(folder).exist():

@@ -177,9 +177,9 @@ class Stepper:
             ValueError: if it is of another model or optimizer; says which keys.
         """
         expected = {name: tuple(tensor.shape) for name, tensor in self.state().items()}
-        given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        if expected != given:
-            keys = sorted(name for name in expected | given if expected.get(name) != given.get(name))
+        found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if expected != found:
+            keys = sorted(name for name in expected | found if expected.get(name) != found.get(name))
             raise InputError(f"the checkpoint does not fit this model: {len(keys)} keys differ, such as {keys[:3]}")
 
         def part(prefix: str) -> dict[str, Tensor]:
