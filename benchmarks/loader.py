@@ -77,8 +77,8 @@ def images_per_second(dataset: DetectionDataset, batch: int, workers: int, pin: 
 
 @dataclass(kw_only=True)
 class Loader(Command):
-    """Images per second that a training loader gives, by worker count, with and without SSD's recipe; and the seconds and
-    the memory that reading the annotations of 100,000 images takes."""
+    """Images per second that a training loader gives, by worker count, with and without SSD's recipe; and the seconds
+    and the memory that reading the annotations of 100,000 images takes."""
 
     data: str = "synthetic"
     """Data folder whose training split is read; `synthetic` makes one for the time of the run."""

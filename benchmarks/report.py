@@ -101,8 +101,8 @@ PAGES = {
     ),
     "loader": Page(
         "Loading",
-        "Images per second that reach training, by the number of loader processes and the work on each image: JPEG files "
-        "of 512x512 pixels, stretched to the size of the settings.",
+        "Images per second that reach training, by the number of loader processes and the work on each image: JPEG "
+        "files of 512x512 pixels, stretched to the size of the settings.",
         runtime_pages.loader,
     ),
     "activations": Page(

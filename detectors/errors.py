@@ -27,7 +27,8 @@ class SettingsError(InputError, TypeError):
 def checked_settings(chosen: Collection[object] = ()) -> Iterator[None]:
     """Context that re-raises errors about a user's settings as `InputError`.
 
-    Necks, losses and their like refuse an argument by a `ValueError`. A `TypeError`, which a value of a wrong type or a
+    Necks, losses and their like refuse an argument by a `ValueError`, and torch a checkpoint that does not fit by a
+    `RuntimeError`. A `TypeError`, which a value of a wrong type or a
     wrong name makes anywhere in them, is the user's if there are `chosen` settings, and a defect otherwise.
 
     >>> with checked_settings(["neck.num_levels=many"]):
@@ -40,6 +41,10 @@ def checked_settings(chosen: Collection[object] = ()) -> Iterator[None]:
     except InputError:
         raise
     except ValueError as error:
+        raise InputError(str(error)) from error
+    except RuntimeError as error:
+        if not str(error).startswith("Error(s) in loading state_dict"):
+            raise
         raise InputError(str(error)) from error
     except TypeError as error:
         if not chosen:

@@ -103,17 +103,20 @@ def _from_name(
     weights = options.get("checkpoint_path")
     if weights and not Path(weights).is_file():
         raise FileNotFoundError(f"backbone_kwargs['checkpoint_path'] is not a file: {weights}")
+    channels = options.get("in_chans", 3)
+    if not isinstance(channels, int) or channels < 1:
+        raise ValueError(f"in_chans is a positive number of channels: got {channels!r}")
     plain = not options and timm.is_model(name)
     found = _described(name, timm.model_entrypoint(name)) if plain else _describe(name, options)
     accepted, reductions, config = found
     options = {**{key: value for key, value in ANY_SIZE.items() if key in accepted}, **options, "features_only": True}
     options["out_indices"] = tuple(sorted(set(choose_taps(reductions, strides))))
     default = tuple(config["input_size"][1:])
+    channels = options.get("in_chans", config["input_size"][0])
 
     def build(size: Size | None, *, real: bool) -> Backbone:
         chosen = {**options, "img_size": size} if size is not None and "img_size" in accepted else options
         body = timm.create_model(name, pretrained=pretrained, **chosen) if real else _on_meta(name, chosen)
-        channels = options.get("in_chans", config["input_size"][0])
         return wrap(prune_hooked(body), strides, native=native, image_channels=channels)
 
     def trial(wanted: Size | None, size: Size) -> Backbone | str:
@@ -170,7 +173,7 @@ def _on_meta(name: str, options: Mapping[str, Any]) -> nn.Module:
         with weightless():
             return timm.create_model(name, **shapes)
     except Exception as error:  # whatever timm's many models raise
-        raise ValueError(f"timm does not build {name!r} with {shapes}: {error}") from error
+        raise ValueError(f"timm does not build {name!r} with {shapes}: {str(error) or repr(error)}") from error
 
 
 def accepted_arguments(model: type) -> set[str]:

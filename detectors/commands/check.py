@@ -127,8 +127,8 @@ def tables(title: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
     The first column stands in each of them; the others go on in the next where one is full.
     """
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text  # class names may look like rich's markup and emoji codes
 
     if not rows:
         return
@@ -137,9 +137,9 @@ def tables(title: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
         made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         made.add_column(first, width=_width(rows, first), overflow="fold")
         for name in names:
-            made.add_column(escape(name), width=_width(rows, name), justify="right", overflow="fold")
+            made.add_column(Text(name), width=_width(rows, name), justify="right", overflow="fold")
         for row in rows:
-            made.add_row(*(escape(str(row[name])) for name in (first, *names)))
+            made.add_row(*(Text(str(row[name])) for name in (first, *names)))
         yield made
 
 

@@ -58,6 +58,7 @@ class Eval:
         from detectors.commands.progress import progress_bar
         from detectors.data import evaluation_transforms, find_splits, hold_out, load_dataset
         from detectors.data.images import as_channels
+        from detectors.data.problems import errors, grouped
         from detectors.saving import load
         from detectors.training.evaluation import CocoResult, allow_detections, crowding, detect
         from detectors.training.pictures import draw_comparison, draw_precision
@@ -66,6 +67,13 @@ class Eval:
         for name, value in (("batch-size", self.batch_size), ("max-detections", self.max_detections)):
             if value < 1:
                 raise InputError(f"--{name} must be at least 1: got {value}")
+        if self.workers < 0:
+            raise InputError(f"--workers must be at least 0: got {self.workers}")
+        if not 0 <= self.min_score <= 1:
+            raise InputError(f"--min-score must lie between 0 and 1: got {self.min_score}")
+        for name, file in (("json", self.json), ("detections", self.detections)):
+            if file is not None and file.is_dir():
+                raise InputError(f"--{name} is a file to write: {file} is a folder")
         splits = find_splits(self.data, self.format)
         split = self.split or next((name for name in ("test", "val") if name in splits), splits[0])
         device = choose_device(self.device)
@@ -88,8 +96,11 @@ class Eval:
         if len(dataset.class_names) != detector.num_classes - 1:
             have, known = len(dataset.class_names), detector.num_classes - 1
             raise InputError(f"{self.data} has {have} classes, but {self.checkpoint} knows {known}")
+        for group in grouped(errors(dataset.problems)):
+            for line in group.lines():
+                print(f"warning: {split}: {line}", file=sys.stderr)
         allow_detections(detector, self.max_detections)
-        warning = crowding(split, dataset, self.max_detections)
+        warning = crowding(split, dataset, self.max_detections, detector.postprocess.max_per_image)
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
         began = time.perf_counter()

@@ -51,6 +51,8 @@ class Serve:
 
         if not 0 <= self.threshold <= 1:
             raise InputError(f"--threshold is a score in 0..1: got {self.threshold}")
+        if self.port is not None and not 0 < self.port < 2**16:
+            raise InputError(f"--port lies between 1 and 65535: got {self.port}")
         for name, value in (("megabytes", self.max_megabytes), ("megapixels", self.max_megapixels)):
             if not value > 0:
                 raise InputError(f"--max-{name} is above 0: got {value}")

@@ -9,6 +9,7 @@ convolutions, takes 1.00 of it, and 1.03 where all are packed.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectors.inference.surgery import Shape, conv_inputs, replace_modules
@@ -39,11 +40,15 @@ class PackedConv2d(nn.Module):
         self._pack(conv.weight.detach())
 
     def _pack(self, weight: Tensor) -> None:
-        # No buffer: modules copy and move buffers in ways that packed tensors do not have.
+        # No buffer: modules copy and move buffers in ways that packed tensors do not have. On the meta device, where
+        # sizes of maps are found, there is nothing to pack.
+        if weight.is_meta:
+            self.weight = weight
+            return
         self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.settings, self.input_size)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "weight": self.weight.to_dense()}
+        return {**self.__dict__, "weight": self.weight if self.weight.is_meta else self.weight.to_dense()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -51,6 +56,9 @@ class PackedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the convolution's."""
+        if self.weight.is_meta:
+            padding, stride, dilation, groups = self.settings
+            return F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
         conv = torch.ops.mkldnn._convolution_pointwise
         y: Tensor = conv(x, self.weight, self.bias, *self.settings, "none", [], "")
         return y

@@ -14,6 +14,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import convert_bounding_box_format
 
+from detectors.errors import InputError
+
 Target = Mapping[str, Tensor]
 
 
@@ -28,7 +30,7 @@ def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     sides = list(size) if isinstance(size, Sequence) else [size, size]
     # Integral takes NumPy's integers, which JSON does not.
     if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
-        raise ValueError(f"image_size is a side or (height, width) in pixels: got {size}")
+        raise InputError(f"image_size is a side or (height, width) in pixels: got {size}")
     return int(sides[0]), int(sides[1])
 
 

@@ -3,6 +3,7 @@
 Paper: `SSD: Single Shot MultiBox Detector`, https://arxiv.org/abs/1512.02325
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,6 +103,13 @@ class SSD(Detector, DetectorMethods):
         self.head = head
         if len(image_mean) != len(image_std):
             raise ValueError(f"image_mean and image_std have a value per channel: got {image_mean} and {image_std}")
+        if len(image_mean) != pyramid.image_channels:
+            raise ValueError(
+                f"image_mean and image_std have a value per channel: got {len(image_mean)} for a backbone that takes "
+                f"images of {pyramid.image_channels}"
+            )
+        if not all(0 < std < math.inf for std in image_std):
+            raise ValueError(f"image_std has positive numbers: got {image_std}")
         self.register_buffer("image_mean", torch.tensor(image_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(image_std).view(-1, 1, 1), persistent=False)
         if self.image_size is not None:

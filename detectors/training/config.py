@@ -172,6 +172,14 @@ class TrainConfig:
             raise InputError(f"--warm-up is a share of all steps, 0..1: got {self.warm_up}")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise InputError(f"--lr must be positive: got {self.lr}")
+        for name in ("clip_norm", "weight_decay", "checkpoint_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} must be 0 or more: got {value}")
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"--workers must be at least 0: got {self.workers}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed must lie between 0 and 2**63 - 1: got {self.seed}")
         if not 0 <= self.ema < 1:
             raise InputError(f"--ema must lie in [0, 1): got {self.ema}")
         if self.eval_every is not None and self.eval_every < 1:

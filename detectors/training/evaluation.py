@@ -18,6 +18,7 @@ from detectors.data import DetectionDataset, SyntheticScales, collate
 from detectors.errors import InputError
 from detectors.inference.results import coco_results
 from detectors.models.detector import Detector
+from detectors.models.postprocess import PostProcess
 from detectors.training.data import is_distributed, start_worker
 
 MAX_DETECTIONS = 100
@@ -75,31 +76,42 @@ def figure_text(value: float) -> str:
 
 
 def allow_detections(detector: Detector, count: int) -> None:
-    """Have a detector give at least `count` detections per image, from as many candidates as that takes."""
+    """Have a detector give at least `count` detections per image where more are asked for than COCO counts.
+
+    It takes them from as many candidates as that needs. Up to COCO's 100 a detector's own limit stays.
+    """
     post = detector.postprocess
-    if post.max_per_image < count:
+    if post.max_per_image < count and count > MAX_DETECTIONS:
         post.max_per_class = count if post.max_per_class == post.max_per_image else post.max_per_class
         post.max_per_image = count
         post.candidates_per_class = max(post.candidates_per_class, 4 * count)
 
 
-def crowding(split: str, dataset: DetectionDataset, max_detections: int = MAX_DETECTIONS) -> str:
-    """A warning where images have more objects than detections count for AP; empty where none has.
+def crowding(
+    split: str, dataset: DetectionDataset, max_detections: int = MAX_DETECTIONS, max_per_image: int | None = None
+) -> str:
+    """A warning where images have more objects than can be found; empty where none has.
+
+    AP counts `max_detections` of a class per image, and a detector gives `max_per_image`, by default 200, of all.
 
     >>> from detectors.data import SyntheticScales
-    >>> crowding("val", SyntheticScales(2), max_detections=1)
-    'val: 1 image has more than 1 object (up to 5), but AP counts 1 detection per image: give --max-detections 5'
+    >>> crowding("val", SyntheticScales.easy(9), max_detections=1)
+    'val: 5 images have more than 1 object of a class (up to 2), but AP counts 1 per image: give --max-detections 2'
     """
-    counts = [int((~record.crowd).sum()) for record in dataset.records]
-    above = sum(count > max_detections for count in counts)
-    if not above:
-        return ""
-    objects, detections = (f"{max_detections} {word}{'s' * (max_detections > 1)}" for word in ("object", "detection"))
-    images = "1 image has" if above == 1 else f"{above} images have"
-    return (
-        f"{split}: {images} more than {objects} (up to {max(counts)}), but AP counts {detections} per image: "
-        f"give --max-detections {max(counts)}"
-    )
+    labels = [record.labels[~record.crowd] for record in dataset.records]
+    of_a_class = [int(np.bincount(own).max()) if len(own) else 0 for own in labels]
+    give = max(max_detections, PostProcess().max_per_image if max_per_image is None else max_per_image)
+    for counts, limit, words, reason in (
+        (of_a_class, max_detections, " of a class", "AP counts"),
+        ([len(own) for own in labels], give, "", "a detector gives"),
+    ):
+        above = sum(count > limit for count in counts)
+        if above:
+            images = "1 image has" if above == 1 else f"{above} images have"
+            objects = f"{limit} object{'s' * (limit > 1)}{words}"
+            but = f"(up to {max(counts)}), but {reason} {limit} per image"
+            return f"{split}: {images} more than {objects} {but}: give --max-detections {max(counts)}"
+    return ""
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from detectors.saving import build, describe
 from detectors.training.checkpoint import Checkpoints
 from detectors.training.config import TrainConfig, differences, read_config, set_options
 from detectors.training.data import augmentation, fingerprint, open_datasets, warn_of_small_boxes
-from detectors.training.evaluation import allow_detections, crowding
+from detectors.training.evaluation import MAX_DETECTIONS, allow_detections, crowding
 from detectors.training.loop import Loop
 from detectors.training.memory import keep_freed_memory
 from detectors.training.metrics import Metrics, Progress
@@ -98,10 +98,14 @@ def train(
         if model.image_size is None:
             raise InputError(f"{config.model} has no image size of its own: give --image-size")
         warn_of_small_boxes(train_set, model.image_size)
+        own = config.detector_settings().get("postprocess_kwargs", {}).get("max_per_image")
+        if own is not None and own < config.max_detections and config.max_detections > MAX_DETECTIONS:
+            raise InputError(f"--max-detections {config.max_detections} and postprocess.max_per_image={own}: give one")
         allow_detections(model, config.max_detections)
-        warning = crowding("val", val_set, config.max_detections) if val_set is not None else ""
-        if warning:
-            LOGGER.warning(warning)
+        if val_set is not None:
+            warning = crowding("val", val_set, config.max_detections, model.postprocess.max_per_image)
+            if warning:
+                LOGGER.warning(warning)
         train_set.transforms = augmentation(config, model.image_size)
         loop = Loop(config, accelerator, synchronized(model, config), train_set, val_set, folder)
         if resume:
@@ -228,6 +232,13 @@ def resumed(config: TrainConfig, names: Collection[str] | None = None) -> TrainC
         raise InputError("--output is required: the folder of the run to resume")
     check_folder(config.output, resume=True, overwrite=False)
     before = read_config(config.output / CONFIG)
+    for name in ("weights", "backbone_weights", "pretrained"):
+        value = set_options(config, names).get(name)
+        if value not in (None, False, "auto") and str(value) != str(before[name]):
+            option = name.replace("_", "-")
+            raise InputError(
+                f"--{option} {value} is for the start of a run: {config.output} goes on from its checkpoint"
+            )
     now = {**before, **set_options(config, names)}
     changed = differences(before, now)
     if changed:

@@ -342,6 +342,11 @@ class TestErrors:
         with pytest.raises(ValueError, match="output_stride"):
             attach("pvt_v2_b0", "mlfpn", output_stride=16)
 
+    @pytest.mark.parametrize("channels", [0, -1, "x", 2.5])
+    def test_numbers_of_channels_that_cannot_be(self, channels: Any) -> None:
+        with pytest.raises(ValueError, match=rf"in_chans is a positive number of channels: got {channels!r}"):
+            attach("test_resnet", "fpn", backbone_kwargs={"in_chans": channels})
+
     def test_arguments_of_names_for_a_module(self) -> None:
         with pytest.raises(ValueError, match="built already"):
             attach(Maps([4, 8], [8, 16]), "mlfpn", pretrained=True)

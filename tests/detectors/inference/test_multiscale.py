@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from detectors.inference.multiscale import MultiScale
+from detectors.inference.packing import PackedConv2d
 
 
 @pytest.fixture
@@ -84,6 +85,17 @@ def test_a_deployed_detector_looks_as_often(model, dtype):
     assert len(found["scores"]) == len(expected["scores"])
     tolerance = 1e-4 if dtype == torch.float32 else 0.05
     torch.testing.assert_close(found["scores"], expected["scores"], rtol=0, atol=tolerance)
+
+
+def test_a_deployed_detector_of_wide_convolutions(tiny):
+    """Whose weights are packed, which cannot be where only sizes are found."""
+    model = tiny(backbone="resnet10t").eval()
+    deployed = model.deploy()
+    assert any(isinstance(m, PackedConv2d) for m in deployed.modules())
+    picture = [torch.rand(3, 48, 80, generator=torch.Generator().manual_seed(0))]
+    [expected] = MultiScale(model, scales=(1.0, 1.5))(picture)
+    [found] = MultiScale(deployed, scales=(1.0, 1.5))(picture)
+    torch.testing.assert_close(found["scores"], expected["scores"], rtol=0, atol=1e-4)
 
 
 def test_scales_need_default_boxes_that_know_them(tiny):

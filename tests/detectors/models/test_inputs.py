@@ -6,8 +6,10 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import convert_bounding_box_format
 
+from detectors import SSD
 from detectors.drawing import draw_detections
 from detectors.models.inputs import as_size, batch_images, check_batch, check_class_names, check_images, pad_targets
+from pyramids import attach
 
 GOOD = torch.rand(3, 32, 32)
 
@@ -193,6 +195,15 @@ def test_the_mean_says_how_many_channels_images_have(tiny, channels):
         check_batch(torch.rand(1, 3, 8, 8), channels)
     with pytest.raises(ValueError, match="image_mean and image_std have a value per channel"):
         tiny(image_mean=[0.5] * channels)
+    pyramid = attach("test_resnet", "fpn", out_channels=16, backbone_kwargs={"in_chans": channels})
+    with pytest.raises(ValueError, match=rf"a value per channel: got 3 for a backbone that takes images of {channels}"):
+        SSD(pyramid, 3, image_size=64)
+
+
+@pytest.mark.parametrize("std", [0.0, -0.2, float("nan")])
+def test_a_deviation_that_would_make_images_infinite_is_refused(tiny, std):
+    with pytest.raises(ValueError, match="image_std has positive numbers"):
+        tiny(image_std=[0.2, std, 0.2])
 
 
 def test_class_names():

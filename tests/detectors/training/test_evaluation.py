@@ -191,7 +191,7 @@ def test_more_objects_than_count_are_told_and_can_count() -> None:
     capped = CocoResult(dataset, perfect).report()
     assert capped["AP"] == pytest.approx(0.257, abs=0.001)
     assert capped["AP"] == pytest.approx(oracle(dataset, perfect)[0], abs=1e-6)
-    assert "1 image has more than 100 objects (up to 400)" in crowding("val", dataset)
+    assert "1 image has more than 100 objects of a class (up to 400)" in crowding("val", dataset)
     assert "--max-detections 400" in crowding("val", dataset)
     whole = CocoResult(dataset, perfect, max_detections=400).report()
     assert whole["AP"] == pytest.approx(1.0)
@@ -200,13 +200,38 @@ def test_more_objects_than_count_are_told_and_can_count() -> None:
     assert not crowding("val", crowded_dataset(100))
 
 
-def test_a_detector_gives_as_many_detections_as_count(tiny: Callable[..., nn.Module]) -> None:
+@pytest.mark.parametrize(("classes", "warned"), [(1, "150"), (2, ""), (150, "")])
+def test_a_limit_counts_for_each_class(classes: int, warned: str) -> None:
+    """A perfect detector of two classes of 75 objects has an AP of 1 at a limit of 100."""
+    dataset = crowded_dataset(150)
+    dataset.class_names = [f"c{label}" for label in range(1, classes + 1)]
+    dataset.category_ids = list(range(1, classes + 1))
+    dataset.records[0].labels[:] = 1 + np.arange(150) % classes
+    ap = CocoResult(dataset, perfect_detections(dataset)).report()["AP"]
+    assert (ap < 0.99) == bool(warned)
+    found = crowding("val", dataset)
+    assert found.endswith(f"--max-detections {warned}") if warned else not found
+
+
+def test_more_objects_of_all_classes_than_a_detector_gives_are_told() -> None:
+    dataset = crowded_dataset(300)
+    dataset.class_names = [f"c{label}" for label in range(1, 11)]
+    dataset.records[0].labels[:] = 1 + np.arange(300) % 10
+    assert crowding("val", dataset) == (
+        "val: 1 image has more than 200 objects (up to 300), but a detector gives 200 per image: give --max-detections 300"
+    )
+    assert not crowding("val", dataset, max_per_image=300)
+    assert "more than 150 objects" in crowding("val", dataset, max_per_image=150)
+
+
+@pytest.mark.parametrize(("count", "given"), [(3, 5), (100, 5), (101, 101), (150, 150)])
+def test_a_detector_gives_as_many_detections_as_count_beyond_cocos(
+    tiny: Callable[..., nn.Module], count: int, given: int
+) -> None:
     model = tiny("ssd", 4, spread=30, postprocess_kwargs={"score_threshold": 0.0, "max_per_image": 5}).eval()
-    allow_detections(model, 3)
-    [few] = model([torch.rand(3, 64, 64)])
-    allow_detections(model, 50)
-    [many] = model([torch.rand(3, 64, 64)])
-    assert (len(few["scores"]), len(many["scores"])) == (5, 50)
+    allow_detections(model, count)
+    [found] = model([torch.rand(3, 64, 64)])
+    assert len(found["scores"]) == given
 
 
 def test_a_picture_too_narrow_for_a_detector_is_named() -> None:

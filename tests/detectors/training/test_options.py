@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_runs import tiny_config
+from training_runs import TINY, tiny_config
 
+from detectors import load
 from detectors.cli import main, named_options
 from detectors.commands.train import Train
+from detectors.errors import InputError
 from detectors.training import TrainConfig
 from detectors.training.config import read_config
 from detectors.training.metrics import read_lines
@@ -63,6 +65,54 @@ def test_resume_sees_options_at_their_defaults(data: Path, tmp_path: Path) -> No
     assert resumed(TrainConfig(output=run, image_size=(64, 96)), {"output", "image_size"}).image_size == (64, 96)
     with pytest.raises(ValueError, match="epochs was 10 and is now 60; flip was False and is now True"):
         resumed(TrainConfig(output=run), {"output", "epochs", "flip"})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("weights", "runs/other"), ("backbone_weights", "other.pth"), ("pretrained", True)]
+)
+def test_weights_to_start_from_are_refused_where_a_run_goes_on(
+    data: Path, tmp_path: Path, option: str, value: object
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"train": tiny_config(data, run).to_json()}))
+    with pytest.raises(ValueError, match=rf"--{option.replace('_', '-')} .* is for the start of a run"):
+        resumed(TrainConfig(**{"output": run, option: value}), {"output", option})
+    before = {"output": run, "backbone_weights": "auto"}
+    assert resumed(TrainConfig(**before), set(before)).output == run
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip_norm": -1.0}, "--clip-norm must be 0 or more: got -1.0"),
+        ({"clip_norm": float("nan")}, "--clip-norm must be 0 or more: got nan"),
+        ({"weight_decay": -1.0}, "--weight-decay must be 0 or more: got -1.0"),
+        ({"weight_decay": float("inf")}, "--weight-decay must be 0 or more: got inf"),
+        ({"checkpoint_minutes": float("nan")}, "--checkpoint-minutes must be 0 or more: got nan"),
+        ({"workers": -1}, "--workers must be at least 0: got -1"),
+        ({"seed": 2**63}, "--seed must lie between 0 and"),
+    ],
+)
+def test_numbers_that_ruin_a_run_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**{"model": "m2det", "output": Path("run"), **changes}).check(needs_data=False)
+
+
+@pytest.mark.parametrize(("most", "detections", "limit"), [(50, 100, 50), (250, 250, 250), (300, 150, 300)])
+def test_the_detections_per_image_that_were_asked_for(
+    data: Path, tmp_path: Path, most: int, detections: int, limit: int
+) -> None:
+    settings = [*TINY, f"postprocess.max_per_image={most}"]
+    config = tiny_config(data, tmp_path / "run", epochs=1, settings=settings, max_detections=detections)
+    assert train(config)
+    assert load(tmp_path / "run").postprocess.max_per_image == limit
+
+
+def test_two_limits_of_detections_are_refused(data: Path, tmp_path: Path) -> None:
+    settings = [*TINY, "postprocess.max_per_image=50"]
+    with pytest.raises(ValueError, match=r"--max-detections 300 and postprocess.max_per_image=50: give one"):
+        train(tiny_config(data, tmp_path / "run", epochs=1, settings=settings, max_detections=300))
 
 
 def test_named_options_are_fields() -> None:

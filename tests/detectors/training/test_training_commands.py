@@ -47,7 +47,7 @@ def test_check_and_eval_tell_of_more_objects_than_count(
     content["annotations"] = [{**first, "id": i, "bbox": box, "area": 36} for i, box in enumerate(boxes, start=1)]
     (data / "val.json").write_text(json.dumps(content))
     main(["check", "--data", str(data)])
-    told = "val: 1 image has more than 100 objects (up to 140), but AP counts 100 detections per image"
+    told = "val: 1 image has more than 100 objects of a class (up to 140), but AP counts 100 per image"
     assert f"warning: {told}" in capsys.readouterr().out
     options = ["eval", "--data", str(data), "--checkpoint", str(run), "--device", "cpu", "--json", str(tmp_path / "f")]
     assert main(options) == 0
@@ -102,6 +102,32 @@ def test_eval_writes_detections_that_pycocotools_loads(data: Path, run: Path, tm
         results = COCO(str(data / "val.json")).loadRes(str(tmp_path / "found.json"))
     assert set(results.getImgIds()) == {1, 2, 3, 4, 5}
     assert all(row["score"] >= least for row in results.dataset["annotations"])
+
+
+def test_eval_names_what_it_leaves_out(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data(tmp_path / "data", train=1, val=3)
+    next(iter(sorted((data / "images").rglob("val*")))).unlink()
+    assert main(["eval", "--data", str(data), "--checkpoint", str(run), "--split", "val"]) == 0
+    output = capsys.readouterr()
+    assert "val: 2 images" in output.out
+    assert "warning: val: " in output.err
+    assert "missing" in output.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "-1"], "--workers must be at least 0: got -1"),
+        (["--min-score", "7"], "--min-score must lie between 0 and 1: got 7.0"),
+        (["--json", "."], "--json is a file to write: . is a folder"),
+        (["--detections", "."], "--detections is a file to write: . is a folder"),
+    ],
+)
+def test_eval_refuses_options_that_cannot_work(
+    data: Path, run: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", "--data", str(data), "--checkpoint", str(run), *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_eval_refuses_data_of_other_classes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
