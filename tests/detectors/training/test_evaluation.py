@@ -218,7 +218,8 @@ def test_more_objects_of_all_classes_than_a_detector_gives_are_told() -> None:
     dataset.class_names = [f"c{label}" for label in range(1, 11)]
     dataset.records[0].labels[:] = 1 + np.arange(300) % 10
     assert crowding("val", dataset) == (
-        "val: 1 image has more than 200 objects (up to 300), but a detector gives 200 per image: give --max-detections 300"
+        "val: 1 image has more than 200 objects (up to 300), but a detector gives 200 per image: "
+        "give --max-detections 300"
     )
     assert not crowding("val", dataset, max_per_image=300)
     assert "more than 150 objects" in crowding("val", dataset, max_per_image=150)
