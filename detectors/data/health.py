@@ -18,6 +18,7 @@ from detectors.data.loading import DataFolder, Format
 from detectors.data.mosaic import mosaic
 from detectors.data.problems import Problem, errors, note
 from detectors.data.records import ImageRecord, RawSplit
+from detectors.data.unread import unread_pictures
 from detectors.data.visible import size_problem
 from detectors.errors import InputError
 
@@ -145,12 +146,14 @@ def check_dataset(
     found = DataFolder(folder, format, merge_classes=merge_classes)
     splits: dict[str, SplitHealth] = {}
     datasets: dict[str, DetectionDataset] = {}
+    read: list[RawSplit] = []
     class_names: list[str] | None = None
     for split in found.splits:
         raw: RawSplit | None = None
         problems: list[Problem] = []
         try:
             raw = found.read(split)
+            read.append(raw)
             if class_names is None:
                 if drop_empty:
                     drop_empty_classes(raw)
@@ -171,6 +174,8 @@ def check_dataset(
     if splits:
         last = next(iter(splits.values())).problems
         last += _leaks(datasets)
+        if len(read) == len(splits):  # else the pictures of the others would be taken for left out
+            last += unread_pictures(found.tree, read, one_file=found.one_file)
         last += _empty_classes(splits, next(iter(splits)))
     return HealthReport(splits, datasets)
 

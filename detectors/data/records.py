@@ -111,6 +111,8 @@ class RawSplit:
     boxes: RawBoxes
     images: list[RawImage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    """Paths of pictures that are none of `images`, as `problems` say."""
 
     def where(self, image: RawImage) -> str:
         """Name of an image in reports."""

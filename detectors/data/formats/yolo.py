@@ -102,6 +102,7 @@ class _Reader:
         if shared:
             reason = f"{', '.join(shared)} share the labels {file}: left out"
             raw.problems.append(Problem(raw.where(image), reason, kind="pictures share a label file"))
+            raw.refused.add(image.path)
             return
         image.labeled = file is not None
         try:
@@ -110,6 +111,7 @@ class _Reader:
                 lines_of(content, tree.located(str(file)))
         except ValueError as error:
             raw.problems.append(Problem(raw.where(image), f"{error}: left out", kind="a label file is no text"))
+            raw.refused.add(image.path)
             return
         if content:
             self.waiting.append((len(raw.images), content))
