@@ -24,6 +24,8 @@ class Source:
     base: str = ""
     """Folder that lines are relative to."""
     missing: str = ""
+    left_out: list[str] = field(default_factory=list)
+    """Annotated pictures that are in no split."""
 
     @cached_property
     def pictures(self) -> list[Found]:
@@ -44,11 +46,15 @@ def find_sources(tree: Tree, config: YoloConfig) -> dict[str, list[Source]]:
     if not found:
         found = _lists(labels)
     covered = {picture.path for sources in found.values() for source in sources for picture in source.pictures}
-    for split, source in _by_folder(labels, config, covered):
+    # A list of the training pictures leaves out what it does not name; folders do not.
+    listed = any(source.lines for source in found.get("train", []))
+    for split, source in _by_folder(labels, config, covered, listed):
         if split not in found:
             found[split] = [source]
-        elif source.missing:
+        elif source.missing or source.left_out:
             found[split].append(source)
+        elif left := list(filter(labels.of, source.files)):
+            found[split].append(Source(labels, left_out=left))
     return found
 
 
@@ -158,7 +164,7 @@ def _lists(labels: LabelFiles) -> dict[str, list[Source]]:
     return found
 
 
-def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str]) -> Iterator[tuple[str, Source]]:
+def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str], listed: bool) -> Iterator[tuple[str, Source]]:
     """Pictures that are in no source yet, by the split that a folder on their path is for."""
     tree = labels.tree
     pictures = tree.pictures
@@ -178,5 +184,11 @@ def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str]) -> Ite
         return
     lost = [picture for picture in bare if labels.of(picture)]
     if lost:
-        reason = f"{len(lost)} pictures with labels are in no split, such as {lost[0]}: they are left out"
-        yield "train", Source(labels, missing=reason)
+        reason = "" if listed else left_out_reason(lost)
+        yield "train", Source(labels, missing=reason, left_out=lost)
+
+
+def left_out_reason(pictures: list[str]) -> str:
+    """What is said of annotated pictures that are in no split."""
+    shown = ", ".join(pictures[:3])
+    return f"{len(pictures)} pictures with labels are in no split, such as {shown}: they are left out"
