@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from detectors.data.formats.split_lists import find_lists
 from detectors.data.formats.voc_lists import list_files
 from detectors.data.split_names import split_of_folder
 from detectors.data.tree import Tree, parent, without_suffix
@@ -55,7 +56,8 @@ def _new_home(tree: Tree, folder: str, annotations: str) -> Home:
         inner = tree.folder(folder, place) if place else folder
         home.lists = list_files(tree, inner, place == "") if inner is not None else {}
         if home.lists:
-            break
+            return home
+    home.lists = find_lists(tree, tree.inside(folder, tree.with_suffix(".txt")), "ImageSets/Main")
     return home
 
 

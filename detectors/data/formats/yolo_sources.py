@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from detectors.data.formats.split_lists import find_lists
 from detectors.data.formats.texts import read_lines
 from detectors.data.formats.yolo_config import YoloConfig
 from detectors.data.formats.yolo_files import PICTURES, LabelFiles
@@ -154,14 +155,18 @@ def _listed(labels: LabelFiles, file: Path, base: str) -> list[Source]:
 
 
 def _lists(labels: LabelFiles) -> dict[str, list[Source]]:
-    """Lists of pictures at the root: `train.txt`, `valid.txt`."""
+    """Lists of pictures: `train.txt`, `valid.txt` at the root, or else such in another place or of another name."""
     found: dict[str, list[Source]] = {}
     tree = labels.tree
     for file in tree.names[""]:
         split = CANONICAL.get(stem(file).lower())
         if file.lower().endswith(".txt") and split is not None:
             found.setdefault(split, []).append(Source(labels, lines=read_lines(tree.path(file))))
-    return found
+    if found:
+        return found
+    used = {*labels.placed, *filter(None, map(labels.of, tree.pictures))}
+    lists = find_lists(tree, [file for file in tree.with_suffix(".txt") if file not in used], "the root")
+    return {split: _listed(labels, tree.path(files[0]), parent(files[0])) for split, files in lists.items()}
 
 
 def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str], listed: bool) -> Iterator[tuple[str, Source]]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import CLASSES, save_labels, save_pictures, write_list
+from exports import CLASSES, save_labels, save_pictures, save_xmls, write_list
 from test_silent_losses import reasons
 from test_unread_pictures import noted
 
-from detectors.data import HealthReport
+from detectors.data import HealthReport, check_dataset, find_splits
 
 
 def names(report: HealthReport) -> dict[str, list[str]]:
@@ -62,3 +62,72 @@ def test_annotated_pictures_that_a_list_leaves_out_are_noted(
     assert reasons(report.problems).count("in no split") == 1
     assert names(report)["train"] == listed
     assert names(report)["val"] == ["images/val/a.png", "images/val/b.png"][: 1 if part == "val" else 2]
+
+
+PLACES = ["splits", "lists", "Main", "data", "ImageSets/Segmentation", "ImageSets/Layout", "ImageSets/Main", "."]
+NAMES = [("train", "val"), ("train_list", "val_list"), ("trainset", "valset"), ("autosplit_train", "autosplit_val")]
+
+
+def voc(folder: Path) -> str:
+    save_pictures(folder / "JPEGImages")
+    save_xmls(folder / "Annotations")
+    return "{}"
+
+
+def voc_beside(folder: Path) -> str:
+    save_pictures(folder)
+    save_xmls(folder)
+    return "{}.png 1"
+
+
+def yolo(folder: Path) -> str:
+    save_pictures(folder / "images")
+    save_labels(folder / "labels")
+    write_list(folder / "classes.txt", list(CLASSES))
+    return "images/{}.png"
+
+
+def yolo_beside(folder: Path) -> str:
+    save_pictures(folder / "obj")
+    save_labels(folder / "obj")
+    write_list(folder / "classes.txt", list(CLASSES))
+    return "/content/darknet/obj/{}.png"
+
+
+@pytest.mark.parametrize("write", [voc, voc_beside, yolo, yolo_beside])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("called", NAMES, ids=[first for first, _ in NAMES])
+def test_lists_in_other_places_or_of_other_names_are_read(
+    write: Callable[[Path], str], place: str, called: tuple[str, str], tmp_path: Path
+) -> None:
+    line = write(tmp_path)
+    for name, picture in zip(called, ("a", "b")):
+        write_list(tmp_path / place / f"{name}.txt", [line.format(picture)])
+    found = names(check_dataset(tmp_path))
+    assert {split: [Path(file).stem for file in files] for split, files in found.items()} == {
+        "train": ["a"],
+        "val": ["b"],
+    }
+
+
+@pytest.mark.parametrize("write", [voc, voc_beside, yolo, yolo_beside])
+@pytest.mark.parametrize(
+    "files", [("my_train", "my_val"), ("x/train", "y/train"), ("lists/train", "lists/train_list"), ("a/mytrain", "b/q")]
+)
+def test_lists_that_are_not_plain_are_refused(
+    write: Callable[[Path], str], files: tuple[str, str], tmp_path: Path
+) -> None:
+    line = write(tmp_path)
+    for file, picture in zip(files, ("a", "b")):
+        write_list(tmp_path / f"{file}.txt", [line.format(picture)])
+    shown = ", ".join(f"{file}.txt" for file in files if file != "b/q")
+    with pytest.raises(ValueError, match=f"it is not clear which ones are its splits: {shown}: expected train.txt"):
+        find_splits(tmp_path)
+
+
+@pytest.mark.parametrize("write", [voc, yolo])
+@pytest.mark.parametrize("text", ["train_log", "test_results", "notes"])
+def test_other_texts_are_no_lists(write: Callable[[Path], str], text: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    write_list(tmp_path / f"{text}.txt", ["epoch 1: loss 0.5", "epoch 2: loss 0.4"])
+    assert [Path(file).stem for file in names(check_dataset(tmp_path))["train"]] == ["a", "b"]
