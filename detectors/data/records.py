@@ -119,6 +119,7 @@ class RawSplit:
         return f"{self.source}: image {image.name}"
 
 
+TWO_ANNOTATIONS = "two annotations are for one picture"
 ROTATED = "a rotated box: the upright box around it"
 
 

@@ -13,7 +13,7 @@ from detectors.data.formats.yolo_labels import HEADERS, Line, Refused, read_line
 from detectors.data.formats.yolo_sources import Source, find_sources, left_out_reason
 from detectors.data.pictures import Found
 from detectors.data.problems import Problem, note
-from detectors.data.records import RawBoxes, RawImage, RawSplit, Splits, unique_names
+from detectors.data.records import TWO_ANNOTATIONS, RawBoxes, RawImage, RawSplit, Splits, unique_names
 from detectors.data.split_names import ordered, split_of_folders
 from detectors.data.tree import Tree
 from detectors.errors import InputError
@@ -118,6 +118,10 @@ class _Reader:
             raw.problems.append(Problem(raw.where(image), f"{error}: left out", kind="a label file is no text"))
             raw.refused.add(image.path)
             return
+        for other in source.labels.others(name):
+            if _is_labels(tree.path(other)) and read_bytes(tree.located(other)).split() != content.split():
+                reason = f"{file} and {other} are both for this picture, and differ: the second is left out"
+                raw.problems.append(Problem(raw.where(image), reason, kind=TWO_ANNOTATIONS))
         if content:
             self.waiting.append((len(raw.images), content))
         raw.images.append(image)
