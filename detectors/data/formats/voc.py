@@ -8,6 +8,7 @@ import math
 from array import array
 from collections.abc import Iterator
 from functools import cached_property, partial
+from itertools import chain
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from detectors.data.formats.voc_lists import Keys
 from detectors.data.formats.voc_xml import VocAnnotation, VocBoxes, read_annotation
 from detectors.data.pictures import PictureFinder
 from detectors.data.problems import Problem, note
-from detectors.data.records import RawBoxes, RawImage, RawSplit, Splits, read_as_fractions
+from detectors.data.records import TWO_ANNOTATIONS, RawBoxes, RawImage, RawSplit, Splits, read_as_fractions
 from detectors.data.split_names import CANONICAL, canonical, split_of_folders
 from detectors.data.tree import Tree, folded, is_picture, join, parent, stem, without_suffix
 
@@ -49,7 +50,7 @@ class VocFolder:
     @cached_property
     def annotations(self) -> dict[str, VocAnnotation]:
         """The content of each file that is an annotation."""
-        files = [file for home in self.homes for file in home.files.values()]
+        files = [file for home in self.homes for file in (*home.files.values(), *chain(*home.further.values()))]
         found = ((file, read_annotation(self.tree.located(file), self.boxes)) for file in files)
         return {file: annotation for file, annotation in found if annotation is not None}
 
@@ -73,15 +74,18 @@ class VocFolder:
         if split == self.splits[0]:
             self._report_unlisted(raw)
             raw.problems += self._further_down()
+        taken: dict[str, str | None] = {}
         for home in self.homes:
-            taken: dict[str, str | None] = {}
             for key, name in self._items(home, split):
                 file = home.files.get(key) or self._named_otherwise(home).get(key)
                 annotation = None if file is None else self.annotations.get(file)
                 picture = self._picture(home, key, name, file, annotation, raw, split)
                 if picture is None:
                     continue
+                if file is None and self._annotated_elsewhere(home, picture):
+                    continue
                 where = f"{split}: image {picture.name}"
+                self._report_seconds(raw, where, file, home.further.get(key, []))
                 if picture.name not in taken:
                     taken[picture.name] = file
                     if file is not None and key not in home.files:
@@ -89,15 +93,46 @@ class VocFolder:
                         raw.problems.append(note(where, remark, _ELSEWHERE))
                     self._read_image(picture, file, annotation, labels, raw)
                 elif file is not None and file != taken[picture.name]:
-                    first = taken[picture.name] or "an entry without an annotation"
-                    reason = f"{first} and {file} are both for this picture: the second is left out"
-                    raw.problems.append(Problem(where, reason, kind="two annotations are for one picture"))
+                    self._report_seconds(raw, where, taken[picture.name], [file])
                 elif self.listed:
                     raw.problems.append(note(where, "it is listed twice", "listed twice"))
         corners = np.array(raw.boxes.corners).reshape(-1, 4) - (1.0, 1.0, 0.0, 0.0)
         raw.boxes.corners = array("d", corners.tobytes())
         read_as_fractions(raw, first_pixel=1.0)
         return raw
+
+    def _report_seconds(self, raw: RawSplit, where: str, first: str | None, others: list[str]) -> None:
+        """Name further annotations of a picture that differ from the first, which alone counts."""
+        for other in others:
+            if self._content(first) != self._content(other):
+                reason = f"{first or 'an entry without an annotation'} and {other} are both for this picture"
+                raw.problems.append(Problem(where, f"{reason}: the second is left out", kind=TWO_ANNOTATIONS))
+
+    def _content(self, file: str | None) -> object:
+        """What two annotations of one picture have in common if they are equal."""
+        found = self.annotations.get(file) if file is not None else None
+        if found is None or found.error:
+            return file
+        start, stop = found.rows.start, found.rows.stop
+        boxes = self.boxes
+        corners = boxes.corners[4 * start : 4 * stop]
+        return found.size, boxes.names[start:stop], corners, boxes.difficult[start:stop], found.refused
+
+    def _annotated_elsewhere(self, home: Home, picture: RawImage) -> bool:
+        """Whether a picture has an annotation among those of another home."""
+        if len(self.homes) == 1:
+            return False
+        return any(own is not home for own in self._homes_of.get(picture.name, ()))
+
+    @cached_property
+    def _homes_of(self) -> dict[str, list[Home]]:
+        """Homes with an annotation for a picture, by the picture."""
+        found: dict[str, list[Home]] = {}
+        for home in self.homes:
+            for key in home.files:
+                for picture in self._pictures_of(home, key):
+                    found.setdefault(picture, []).append(home)
+        return found
 
     def _read_image(
         self, image: RawImage, file: str | None, found: VocAnnotation | None, labels: dict[str, int], raw: RawSplit

@@ -19,6 +19,8 @@ class Home:
     folder: str
     annotations: str
     files: dict[str, str] = field(default_factory=dict)
+    further: dict[str, list[str]] = field(default_factory=dict)
+    """Files whose key another file has: `a.XML` beside `a.xml`."""
     pictures: list[str] = field(default_factory=list)
     """Folders of pictures, likeliest first."""
     lists: dict[str, list[str]] = field(default_factory=dict)
@@ -44,7 +46,10 @@ def find_homes(tree: Tree, files: list[str]) -> tuple[list[Home], dict[str, list
             folder = annotations if at is None else parent(annotations)
             home = homes[annotations] = _new_home(tree, folder, annotations)
         start = len(annotations) + 1 if annotations else 0
-        home.files.update((without_suffix(file[start:]), file) for file in own)
+        for file in own:
+            key = without_suffix(file[start:])
+            if home.files.setdefault(key, file) != file:
+                home.further.setdefault(key, []).append(file)
     return list(homes.values()), further_down
 
 
