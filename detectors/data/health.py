@@ -1,11 +1,8 @@
 """The health of a data folder: counts by class and size, and all that training will drop, with the reason."""
 
-import hashlib
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +10,13 @@ import numpy as np
 
 from detectors.data.cache import Progress
 from detectors.data.classes import drop_empty_classes, relabel
+from detectors.data.copies import shared_pictures
 from detectors.data.dataset import DetectionDataset
 from detectors.data.loading import DataFolder, Format
 from detectors.data.mosaic import mosaic
 from detectors.data.problems import Problem, count_of, errors, note
 from detectors.data.records import ImageRecord, RawSplit
+from detectors.data.unread import unread_pictures
 from detectors.data.visible import size_problem
 from detectors.errors import InputError
 
@@ -145,12 +144,14 @@ def check_dataset(
     found = DataFolder(folder, format, merge_classes=merge_classes)
     splits: dict[str, SplitHealth] = {}
     datasets: dict[str, DetectionDataset] = {}
+    read: list[RawSplit] = []
     class_names: list[str] | None = None
     for split in found.splits:
         raw: RawSplit | None = None
         problems: list[Problem] = []
         try:
             raw = found.read(split)
+            read.append(raw)
             if class_names is None:
                 if drop_empty:
                     drop_empty_classes(raw)
@@ -170,7 +171,9 @@ def check_dataset(
         splits[split] = _health(dataset.records, raw.class_names, problems, bare)
     if splits:
         last = next(iter(splits.values())).problems
-        last += leaks(datasets)
+        last += shared_pictures(datasets)
+        if len(read) == len(splits):  # else the pictures of the others would be taken for left out
+            last += unread_pictures(found.tree, read, one_file=found.one_file)
         last += _empty_classes(splits, next(iter(splits)))
     return HealthReport(splits, datasets)
 
@@ -180,47 +183,6 @@ def no_boxes(records: Sequence[ImageRecord], split: str) -> list[Problem]:
     if any(len(record.labels) > int(record.crowd.sum()) for record in records):
         return []
     return [Problem(split, f"{len(records)} usable images, but not one usable box: were the labels found?")]
-
-
-def leaks(datasets: dict[str, DetectionDataset]) -> list[Problem]:
-    """Pictures that two splits share, and copies; `trainval` is meant to hold those of two others."""
-    files = {
-        split: {str(record.location) for record in dataset.records}
-        for split, dataset in datasets.items()
-        if split != "trainval"
-    }
-    contents = _contents(files)
-    problems: list[Problem] = []
-    for first, second in combinations(files, 2):
-        both = files[first] & files[second]
-        if both:
-            reason = f"{len(both)} of {len(files[second])} pictures are in split '{first}' too, such as {min(both)}"
-            problems.append(Problem(second, reason, kind="splits share pictures"))
-        seen = {contents[file] for file in files[first] if file in contents}
-        copies = [file for file in files[second] - both if contents.get(file) in seen]
-        if copies:
-            reason = f"{len(copies)} of {len(files[second])} pictures are copies of some in split '{first}'"
-            problems.append(note(second, f"{reason}, such as {min(copies)}", "splits hold copies of the same pictures"))
-    return problems
-
-
-def _contents(files: Mapping[str, set[str]]) -> dict[str, object]:
-    """Digests of the files that equal one of another split, found by length and first bytes before all is read."""
-    keys: dict[str, object] = dict.fromkeys(file for own in files.values() for file in own)
-    for key_of in (os.path.getsize, _first_bytes, _digest):
-        keys = {file: key_of(file) for file in keys}
-        counts = Counter(key for own in files.values() for key in {keys[file] for file in own if file in keys})
-        keys = {file: key for file, key in keys.items() if counts[key] > 1}
-    return keys
-
-
-def _first_bytes(file: str) -> bytes:
-    with open(file, "rb") as opened:
-        return opened.read(1 << 14)
-
-
-def _digest(file: str) -> bytes:
-    return hashlib.sha256(Path(file).read_bytes()).digest()
 
 
 def _empty_classes(splits: dict[str, SplitHealth], first: str) -> list[Problem]:

@@ -44,6 +44,8 @@ class DataFolder:
         if format is not None and format not in get_args(Format):
             raise InputError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
         root, entry, entry_format = _root(self.path)
+        self.one_file = entry_format == "coco"
+        """Whether `path` is one of perhaps several annotation files."""
         with without_collection():
             self.tree = Tree(root)
             self.format, self._readers = _find_layout(self.tree, format or entry_format, entry, merge_classes)

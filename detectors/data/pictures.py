@@ -109,7 +109,7 @@ class PictureFinder:
 
     @cached_property
     def _searched(self) -> list[str]:
-        files = [file for file in self.tree.inside(self.within, self.tree.pictures) if not _is_mask(parent(file))]
+        files = [file for file in self.tree.inside(self.within, self.tree.pictures) if not is_mask(parent(file))]
         if self.others:
             files = [file for file in files if self.others.isdisjoint(file.split("/")[:-1])]
         if self.split is None:
@@ -132,7 +132,7 @@ class PictureFinder:
 
 
 @lru_cache
-def _is_mask(folder: str) -> bool:
+def is_mask(folder: str) -> bool:
     """Whether a folder holds masks or other drawings of the pictures."""
     return any(part in _MASKS or part.startswith("panoptic_") for part in folder.lower().split("/"))
 

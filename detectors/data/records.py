@@ -111,12 +111,15 @@ class RawSplit:
     boxes: RawBoxes
     images: list[RawImage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    """Paths of pictures that are none of `images`, as `problems` say."""
 
     def where(self, image: RawImage) -> str:
         """Name of an image in reports."""
         return f"{self.source}: image {image.name}"
 
 
+TWO_ANNOTATIONS = "two annotations are for one picture"
 ROTATED = "a rotated box: the upright box around it"
 
 

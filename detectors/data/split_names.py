@@ -11,6 +11,22 @@ _ALIASES = {
 }
 CANONICAL = {alias: name for name, aliases in _ALIASES.items() for alias in aliases}
 
+_OF_LISTS = {
+    "autosplit",
+    "list",
+    "lists",
+    "set",
+    "split",
+    "file",
+    "files",
+    "filelist",
+    "images",
+    "img",
+    "imgs",
+    "names",
+}
+"""Words beside a split's name in the name of a list."""
+
 ORDER = ("train", "val", "test")
 
 
@@ -32,6 +48,18 @@ def split_of_name(name: str) -> str | None:
     words = [re.sub(r"(19|20)\d\d$", "", word) for word in re.split(r"[\W_]+", name.lower())]
     found = {CANONICAL[word] for word in words if word in CANONICAL}
     return found.pop() if len(found) == 1 else None
+
+
+def split_of_list(name: str) -> str | None:
+    """The split that a list of pictures is for by its whole name, or None if that is not plain.
+
+    >>> split_of_list("autosplit_val"), split_of_list("trainset"), split_of_list("my_train")
+    ('val', 'train', None)
+    """
+    words = [word for word in re.split(r"[\W_]+", name.lower()) if word and word not in _OF_LISTS]
+    words = [re.sub(r"(list|set)$", "", word) for word in words if not re.fullmatch(r"(19|20)\d\d", word)]
+    short = re.sub(r"(19|20)\d\d$", "", words[0]) if len(words) == 1 else ""
+    return CANONICAL.get(short)
 
 
 def split_of_folder(name: str) -> str | None:

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from detectors.data import DataFolder, DetectionDataset, evaluation_transforms, hold_out, training_transforms
 from detectors.data.dataset import Sample, Transforms
-from detectors.data.health import leaks, no_boxes
+from detectors.data.copies import shared_pictures
+from detectors.data.health import no_boxes
 from detectors.data.images import Channels
 from detectors.data.problems import Problem, count_of, errors, grouped
 from detectors.data.progress_bar import progress_bar
@@ -93,7 +94,7 @@ def _open_datasets(config: TrainConfig, channels: Channels) -> tuple[DetectionDa
             if dataset is train:
                 report_problems(str(split), dataset.problems, strict=config.strict)
             elif config.val_fraction is None:
-                shared = leaks({config.train_split: train, str(name): dataset})
+                shared = shared_pictures({config.train_split: train, str(name): dataset})
                 own = [*dataset.problems, *no_boxes(dataset.records, str(name)), *shared]
                 report_problems(str(name), own, strict=config.strict)
             boxes = sum(len(record.labels) for record in dataset.records)

@@ -7,37 +7,22 @@ lists in `ImageSets/Main`, or by folders (`train/`, `valid/`), or none.
 import math
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import chain
 
 import numpy as np
 
 from detectors.data.formats.texts import read_lines
-from detectors.data.formats.voc_lists import Keys, list_files
+from detectors.data.formats.voc_homes import Home, find_homes
+from detectors.data.formats.voc_lists import Keys
 from detectors.data.formats.voc_xml import VocAnnotation, VocBoxes, read_annotation
 from detectors.data.pictures import PictureFinder
 from detectors.data.problems import Problem, note
-from detectors.data.records import RawBoxes, RawImage, RawSplit, Splits, read_as_fractions
-from detectors.data.split_names import CANONICAL, canonical, split_of_folder, split_of_folders
+from detectors.data.records import TWO_ANNOTATIONS, RawBoxes, RawImage, RawSplit, Splits, read_as_fractions
+from detectors.data.split_names import CANONICAL, canonical, split_of_folders
 from detectors.data.tree import Tree, folded, is_picture, join, parent, stem, without_suffix
 
-_ANNOTATIONS = frozenset({"annotations", "annotation", "xmls", "xml", "labels"})
-_PICTURES = ("JPEGImages", "images", "image", "imgs", "img", "data")
 _ELSEWHERE = "a picture lies elsewhere or has another name"
-_LISTS = ("ImageSets/Main", "ImageSets", "")
-
-
-@dataclass
-class Home:
-    """A folder with annotations, their files by key (the path below the folder of annotations, without suffix)."""
-
-    folder: str
-    annotations: str
-    files: dict[str, str] = field(default_factory=dict)
-    pictures: list[str] = field(default_factory=list)
-    """Folders of pictures, likeliest first."""
-    lists: dict[str, list[str]] = field(default_factory=dict)
-    """List files by split, several where each is of one class."""
 
 
 def find_splits(tree: Tree) -> Splits:
@@ -55,19 +40,17 @@ class VocFolder:
         self.tree = tree
         self.boxes = VocBoxes()
         """Those of `annotations`."""
-        self.further_down: dict[str, list[str]] = {}
-        """Files by folder of data sets of their own, in folders below this one."""
         files = tree.with_suffix(".xml")
         read = (read_annotation(tree.located(file), VocBoxes()) for file in files[:50])
         known = any(found is not None and not found.error for found in read)
-        self.homes = self._find_homes(files) if known else []
+        self.homes, self.further_down = find_homes(tree, files) if known else ([], {})
         self.listed = any(home.lists for home in self.homes)
         self.splits = self._find_splits()
 
     @cached_property
     def annotations(self) -> dict[str, VocAnnotation]:
         """The content of each file that is an annotation."""
-        files = [file for home in self.homes for file in home.files.values()]
+        files = [file for home in self.homes for file in (*home.files.values(), *chain(*home.further.values()))]
         found = ((file, read_annotation(self.tree.located(file), self.boxes)) for file in files)
         return {file: annotation for file, annotation in found if annotation is not None}
 
@@ -89,17 +72,20 @@ class VocFolder:
         raw = RawSplit(split, self.class_names, list(range(1, len(self.class_names) + 1)), RawBoxes("object"))
         labels = {name: label for label, name in enumerate(self.class_names, start=1)}
         if split == self.splits[0]:
-            raw.problems += self._unlisted()
+            self._report_unlisted(raw)
             raw.problems += self._further_down()
+        taken: dict[str, str | None] = {}
         for home in self.homes:
-            taken: dict[str, str | None] = {}
             for key, name in self._items(home, split):
                 file = home.files.get(key) or self._named_otherwise(home).get(key)
                 annotation = None if file is None else self.annotations.get(file)
                 picture = self._picture(home, key, name, file, annotation, raw, split)
                 if picture is None:
                     continue
+                if file is None and self._annotated_elsewhere(home, picture):
+                    continue
                 where = f"{split}: image {picture.name}"
+                self._report_seconds(raw, where, file, home.further.get(key, []))
                 if picture.name not in taken:
                     taken[picture.name] = file
                     if file is not None and key not in home.files:
@@ -107,9 +93,7 @@ class VocFolder:
                         raw.problems.append(note(where, remark, _ELSEWHERE))
                     self._read_image(picture, file, annotation, labels, raw)
                 elif file is not None and file != taken[picture.name]:
-                    first = taken[picture.name] or "an entry without an annotation"
-                    reason = f"{first} and {file} are both for this picture: the second is left out"
-                    raw.problems.append(Problem(where, reason, kind="two annotations are for one picture"))
+                    self._report_seconds(raw, where, taken[picture.name], [file])
                 elif self.listed:
                     raw.problems.append(note(where, "it is listed twice", "listed twice"))
         corners = np.array(raw.boxes.corners).reshape(-1, 4) - (1.0, 1.0, 0.0, 0.0)
@@ -117,17 +101,51 @@ class VocFolder:
         read_as_fractions(raw, first_pixel=1.0)
         return raw
 
+    def _report_seconds(self, raw: RawSplit, where: str, first: str | None, others: list[str]) -> None:
+        """Name further annotations of a picture that differ from the first, which alone counts."""
+        for other in others:
+            if self._content(first) != self._content(other):
+                reason = f"{first or 'an entry without an annotation'} and {other} are both for this picture"
+                raw.problems.append(Problem(where, f"{reason}: the second is left out", kind=TWO_ANNOTATIONS))
+
+    def _content(self, file: str | None) -> object:
+        """What two annotations of one picture have in common if they are equal."""
+        found = self.annotations.get(file) if file is not None else None
+        if found is None or found.error:
+            return file
+        start, stop = found.rows.start, found.rows.stop
+        boxes = self.boxes
+        corners = boxes.corners[4 * start : 4 * stop]
+        return found.size, boxes.names[start:stop], corners, boxes.difficult[start:stop], found.refused
+
+    def _annotated_elsewhere(self, home: Home, picture: RawImage) -> bool:
+        """Whether a picture has an annotation among those of another home."""
+        if len(self.homes) == 1:
+            return False
+        return any(own is not home for own in self._homes_of.get(picture.name, ()))
+
+    @cached_property
+    def _homes_of(self) -> dict[str, list[Home]]:
+        """Homes with an annotation for a picture, by the picture."""
+        found: dict[str, list[Home]] = {}
+        for home in self.homes:
+            for key in home.files:
+                for picture in self._pictures_of(home, key):
+                    found.setdefault(picture, []).append(home)
+        return found
+
     def _read_image(
         self, image: RawImage, file: str | None, found: VocAnnotation | None, labels: dict[str, int], raw: RawSplit
     ) -> None:
         image.image_id = len(raw.images) + 1
         image.labeled = file is not None
-        if file is not None and found is None:
-            reason = f"{file} is XML, but no annotation of Pascal VOC (an element 'annotation'): left out"
-            raw.problems.append(Problem(raw.where(image), reason, kind="an XML file is no annotation"))
-            return
-        if found is not None and found.error:
-            raw.problems.append(Problem(raw.where(image), f"{found.error}: left out", kind="an XML file is invalid"))
+        if file is not None and (found is None or found.error):
+            reason, kind = f"{found.error}: left out" if found else "", "an XML file is invalid"
+            if found is None:
+                reason = f"{file} is XML, but no annotation of Pascal VOC (an element 'annotation'): left out"
+                kind = "an XML file is no annotation"
+            raw.problems.append(Problem(raw.where(image), reason, kind=kind))
+            raw.refused.add(image.path)
             return
         raw.images.append(image)
         if found is None:
@@ -150,37 +168,6 @@ class VocFolder:
         boxes.crowd += self.boxes.difficult[start:stop]
         boxes.area.extend([math.nan] * len(own))
         boxes.names.extend(self.boxes.numbers[start:stop])
-
-    def _find_homes(self, files: list[str]) -> list[Home]:
-        homes: dict[str, Home] = {}
-        by_folder: dict[str, list[str]] = {}
-        for file in files:
-            by_folder.setdefault(parent(file), []).append(file)
-        for inner, own in by_folder.items():
-            parts = inner.split("/") if inner else []
-            at = next((i for i in reversed(range(len(parts))) if parts[i].lower() in _ANNOTATIONS), None)
-            if at is not None and not all(_is_place(part) for part in parts[:at]):
-                self.further_down[inner] = own
-                continue
-            annotations = "/".join(parts if at is None else parts[: at + 1])
-            home = homes.get(annotations)
-            if home is None:
-                folder = annotations if at is None else parent(annotations)
-                home = homes[annotations] = self._new_home(folder, annotations)
-            start = len(annotations) + 1 if annotations else 0
-            home.files.update((without_suffix(file[start:]), file) for file in own)
-        return list(homes.values())
-
-    def _new_home(self, folder: str, annotations: str) -> Home:
-        home = Home(folder, annotations)
-        pictures = [found for kind in _PICTURES if (found := self.tree.folder(folder, kind)) is not None]
-        home.pictures = list(dict.fromkeys([*pictures, annotations, folder]))
-        for place in _LISTS:
-            inner = self.tree.folder(folder, place) if place else folder
-            home.lists = list_files(self.tree, inner, place == "") if inner is not None else {}
-            if home.lists:
-                break
-        return home
 
     def _find_splits(self) -> list[str]:
         found: dict[str, None] = {}
@@ -237,6 +224,14 @@ class VocFolder:
             found.setdefault(folded(key), []).extend(files)
         return found
 
+    def _pictures_of(self, home: Home, key: str) -> list[str]:
+        """The pictures of that key in the first folder that has one."""
+        for folder in home.pictures:
+            place = f"{folder}/{key}" if folder else key
+            if found := self._by_key.get(place) or self._by_fold.get(folded(join(folder, key))):
+                return found
+        return []
+
     def _picture(
         self,
         home: Home,
@@ -248,18 +243,14 @@ class VocFolder:
         split: str,
     ) -> RawImage | None:
         """The picture of a key, or None after reporting that there is none."""
-        found: list[str] = []
-        for folder in home.pictures:
-            place = f"{folder}/{key}" if folder else key
-            found = self._by_key.get(place) or self._by_fold.get(folded(join(folder, key)), [])
-            if found:
-                break
+        found = self._pictures_of(home, key)
         if len(found) > 1:
             wanted = folded(annotation.filename.replace("\\", "/").rpartition("/")[2]) if annotation else ""
             named = [file for file in found if folded(file.rpartition("/")[2]) == wanted]
             others = [file.rpartition("/")[2] for file in found if file not in named]
             kind = "pictures share an annotation"
             text = f"{', '.join(file.rpartition('/')[2] for file in found)} share the annotation {stem(key)}.xml"
+            raw.refused.update(map(self.tree.located, found))
             if len(named) != 1:
                 raw.problems.append(Problem(f"{split}: image {found[0]}", f"{text}: left out", kind=kind))
                 return None
@@ -314,12 +305,9 @@ class VocFolder:
     def _finders(self) -> dict[tuple[str, str], PictureFinder]:
         return {}
 
-    def _unlisted(self) -> list[Problem]:
-        """Annotations that no list names, where there are lists."""
-        if not self.listed:
-            return []
-        problems: list[Problem] = []
-        for home in self.homes:
+    def _report_unlisted(self, raw: RawSplit) -> None:
+        """Name the annotations that no list names, where there are lists."""
+        for home in self.homes if self.listed else []:
             named: set[str] = set()
             for file in (file for files in home.lists.values() for file in files):
                 keys = Keys(home.files)
@@ -328,18 +316,15 @@ class VocFolder:
             used = {otherwise[key] for key in named if key in otherwise}
             left = [key for key, file in home.files.items() if key not in named and file not in used]
             if left:
-                text = f"{len(left)} annotations are in no list, such as {home.files[left[0]]}: they are left out"
+                shown = ", ".join(home.files[key] for key in left[:3])
+                text = f"{len(left)} annotations are in no list, such as {shown}: they are left out"
                 enough = "train" in home.lists or "trainval" in home.lists
                 where = next((parent(files[0]) for files in home.lists.values()), home.annotations)
-                problems.append(Problem(where, text, "note" if enough else "error", "annotations are in no list"))
-        return problems
+                raw.problems.append(Problem(where, text, "note" if enough else "error", "annotations are in no list"))
+                raw.refused.update(self.tree.located(file) for key in left for file in self._pictures_of(home, key))
 
     def _further_down(self) -> list[Problem]:
         """Annotations of data sets in folders of this one."""
         kind = "annotations lie in no place of this data set"
         reason = "annotations are left out: delete them, or give their folder as --data"
         return [Problem(folder, f"{len(files)} {reason}", kind=kind) for folder, files in self.further_down.items()]
-
-
-def _is_place(folder: str) -> bool:
-    return folder.lower().startswith("voc") or split_of_folder(folder) is not None

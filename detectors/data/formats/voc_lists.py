@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from detectors.data.formats.texts import read_lines
-from detectors.data.split_names import CANONICAL, canonical
+from detectors.data.split_names import CANONICAL, canonical, split_of_list
 from detectors.data.tree import Tree, is_picture, parent, stem, without_suffix
 
 
@@ -60,7 +60,8 @@ def list_files(tree: Tree, folder: str, only_splits: bool) -> dict[str, list[str
             if last not in names and not only_splits:
                 found.setdefault(canonical(last), []).append(file)
         elif not only_splits or name.lower() in CANONICAL:
-            found[canonical(name)] = [file]
+            split = split_of_list(name) or name
+            found[name if split in found else split] = [file]
     return found
 
 

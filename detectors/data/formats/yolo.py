@@ -10,10 +10,10 @@ import numpy as np
 from detectors.data.formats.texts import lines_of, read_bytes, read_lines
 from detectors.data.formats.yolo_config import YoloConfig, read_config
 from detectors.data.formats.yolo_labels import HEADERS, Line, Refused, read_line
-from detectors.data.formats.yolo_sources import Source, find_sources
+from detectors.data.formats.yolo_sources import Source, find_sources, left_out_reason
 from detectors.data.pictures import Found
 from detectors.data.problems import Problem, note
-from detectors.data.records import RawBoxes, RawImage, RawSplit, Splits, unique_names
+from detectors.data.records import TWO_ANNOTATIONS, RawBoxes, RawImage, RawSplit, Splits, unique_names
 from detectors.data.split_names import ordered, split_of_folders
 from detectors.data.tree import Tree
 from detectors.errors import InputError
@@ -46,7 +46,7 @@ def read_split(
     """
     sources = found[split]
     lost = [source.missing for source in sources if source.missing]
-    if len(lost) == len(sources):
+    if all(source.missing or source.left_out for source in sources):
         raise InputError(f"{'; '.join(lost)}: mend the path, or delete the line")
     names = config.names or _names_in_labels(sources)
     if not names:
@@ -56,7 +56,12 @@ def read_split(
     where = str(tree.path(config.file)) if config.file else str(tree.root)
     unique, by_id = unique_names(names, list(range(len(names))), where, merge=merge_classes)
     raw = RawSplit(split, unique, list(range(1, len(unique) + 1)), RawBoxes("line"))
-    raw.problems += [Problem(split, reason, kind="pictures are in no split") for reason in lost]
+    kind = "pictures are in no split"
+    raw.problems += [Problem(split, reason, kind=kind) for reason in lost]
+    for source in sources:
+        raw.refused.update(map(tree.located, source.left_out))
+        if source.left_out and not source.missing:
+            raw.problems.append(note(split, left_out_reason(source.left_out), kind))
     reader = _Reader(raw, by_id, unique, config.keypoints)
     for source in sources:
         for picture in source.pictures:
@@ -102,6 +107,7 @@ class _Reader:
         if shared:
             reason = f"{', '.join(shared)} share the labels {file}: left out"
             raw.problems.append(Problem(raw.where(image), reason, kind="pictures share a label file"))
+            raw.refused.add(image.path)
             return
         image.labeled = file is not None
         try:
@@ -110,7 +116,12 @@ class _Reader:
                 lines_of(content, tree.located(str(file)))
         except ValueError as error:
             raw.problems.append(Problem(raw.where(image), f"{error}: left out", kind="a label file is no text"))
+            raw.refused.add(image.path)
             return
+        for other in source.labels.others(name):
+            if _is_labels(tree.path(other)) and read_bytes(tree.located(other)).split() != content.split():
+                reason = f"{file} and {other} are both for this picture, and differ: the second is left out"
+                raw.problems.append(Problem(raw.where(image), reason, kind=TWO_ANNOTATIONS))
         if content:
             self.waiting.append((len(raw.images), content))
         raw.images.append(image)

@@ -31,31 +31,48 @@ class LabelFiles:
         """The pictures that a label file would belong to, if there are several, which is a fault."""
         return self._shared.get(file, [])
 
+    def others(self, picture: str) -> list[str]:
+        """Further label files of a picture, which are those of no other one: a fault if they differ."""
+        return [file for file in self._others.get(picture, ()) if file not in self._used]
+
     def strays(self) -> list[str]:
         """Text files without a picture, in folders of labels or beside label files that have one."""
-        used = set(self._by_picture.values())
-        folders = {parent(file) for file in (*self.placed, *used)}
-        return [file for file in self.files if file not in used and parent(file) in folders]
+        folders = {parent(file) for file in (*self.placed, *self._used)}
+        known = self._used.union(*self._others.values())
+        return [file for file in self.files if file not in known and parent(file) in folders]
+
+    @cached_property
+    def _used(self) -> set[str]:
+        return set(self._by_picture.values())
+
+    @cached_property
+    def _others(self) -> dict[str, list[str]]:
+        return {picture: files[1:] for picture, files in self._files_by_picture.items() if len(files) > 1}
 
     @cached_property
     def _by_picture(self) -> dict[str, str]:
+        return {picture: files[0] for picture, files in self._files_by_picture.items()}
+
+    @cached_property
+    def _files_by_picture(self) -> dict[str, list[str]]:
+        """The label files that each picture may have, likeliest first."""
         known: dict[str, dict[str, list[str]]] = {}  # by folder and name, both folded
         for file in self.files:
             folder, _, name = file.rpartition("/")
             known.setdefault(_as_labels(folder), {}).setdefault(folded(name[:-4]), []).append(file)
-        found: dict[str, str] = {}
+        found: dict[str, list[str]] = {}
         places: dict[str, list[dict[str, list[str]]]] = {}
         for picture in self.tree.pictures:
             folder, _, name = picture.rpartition("/")
             if folder not in places:
-                places[folder] = [known[place] for place in _places(folder) if place in known]
+                places[folder] = [known[place] for place in dict.fromkeys(_places(folder)) if place in known]
             name = without_suffix(name)
             key = folded(name)
             for labels in places[folder]:
                 if files := labels.get(key):
-                    same = (file for file in files if without_suffix(file).endswith(name))
-                    found[picture] = files[0] if len(files) == 1 else next(same, files[0])
-                    break
+                    if len(files) > 1:
+                        files = sorted(files, key=lambda file: not without_suffix(file).endswith(name))
+                    found.setdefault(picture, []).extend(files)
         return found
 
     @cached_property

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from detectors.data.formats.split_lists import find_lists
 from detectors.data.formats.texts import read_lines
 from detectors.data.formats.yolo_config import YoloConfig
 from detectors.data.formats.yolo_files import PICTURES, LabelFiles
@@ -24,6 +25,8 @@ class Source:
     base: str = ""
     """Folder that lines are relative to."""
     missing: str = ""
+    left_out: list[str] = field(default_factory=list)
+    """Annotated pictures that are in no split."""
 
     @cached_property
     def pictures(self) -> list[Found]:
@@ -44,11 +47,15 @@ def find_sources(tree: Tree, config: YoloConfig) -> dict[str, list[Source]]:
     if not found:
         found = _lists(labels)
     covered = {picture.path for sources in found.values() for source in sources for picture in source.pictures}
-    for split, source in _by_folder(labels, config, covered):
+    # A list of the training pictures leaves out what it does not name; folders do not.
+    listed = any(source.lines for source in found.get("train", []))
+    for split, source in _by_folder(labels, config, covered, listed):
         if split not in found:
             found[split] = [source]
-        elif source.missing:
+        elif source.missing or source.left_out:
             found[split].append(source)
+        elif left := list(filter(labels.of, source.files)):
+            found[split].append(Source(labels, left_out=left))
     return found
 
 
@@ -148,17 +155,21 @@ def _listed(labels: LabelFiles, file: Path, base: str) -> list[Source]:
 
 
 def _lists(labels: LabelFiles) -> dict[str, list[Source]]:
-    """Lists of pictures at the root: `train.txt`, `valid.txt`."""
+    """Lists of pictures: `train.txt`, `valid.txt` at the root, or else such in another place or of another name."""
     found: dict[str, list[Source]] = {}
     tree = labels.tree
     for file in tree.names[""]:
         split = CANONICAL.get(stem(file).lower())
         if file.lower().endswith(".txt") and split is not None:
             found.setdefault(split, []).append(Source(labels, lines=read_lines(tree.path(file))))
-    return found
+    if found:
+        return found
+    used = {*labels.placed, *filter(None, map(labels.of, tree.pictures))}
+    lists = find_lists(tree, [file for file in tree.with_suffix(".txt") if file not in used], "the root")
+    return {split: _listed(labels, tree.path(files[0]), parent(files[0])) for split, files in lists.items()}
 
 
-def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str]) -> Iterator[tuple[str, Source]]:
+def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str], listed: bool) -> Iterator[tuple[str, Source]]:
     """Pictures that are in no source yet, by the split that a folder on their path is for."""
     tree = labels.tree
     pictures = tree.pictures
@@ -178,5 +189,11 @@ def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str]) -> Ite
         return
     lost = [picture for picture in bare if labels.of(picture)]
     if lost:
-        reason = f"{len(lost)} pictures with labels are in no split, such as {lost[0]}: they are left out"
-        yield "train", Source(labels, missing=reason)
+        reason = "" if listed else left_out_reason(lost)
+        yield "train", Source(labels, missing=reason, left_out=lost)
+
+
+def left_out_reason(pictures: list[str]) -> str:
+    """What is said of annotated pictures that are in no split."""
+    shown = ", ".join(pictures[:3])
+    return f"{len(pictures)} pictures with labels are in no split, such as {shown}: they are left out"
