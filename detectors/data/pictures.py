@@ -1,7 +1,8 @@
 """Lookup of image files by the names in annotations, tolerant of case, separators, escapes and suffixes."""
 
 import os
-from collections.abc import Collection, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -64,6 +65,27 @@ class PictureFinder:
                 return Found(self.tree.located(file), file)
         return self._outside(name) or self._by_name(_plain(name))
 
+    def find_all(self, names: Iterable[str]) -> list[Found]:
+        """The picture of each name; of several names that could all mean one file, none has it.
+
+        The boxes of two pictures would be put together otherwise. A name that is the file's as it stands keeps it.
+        """
+        sought = list(names)
+        found = list(map(self.find, sought))
+        claims: dict[str, dict[str, str]] = {}
+        for name, picture in zip(sought, found):
+            if not picture.reason:
+                claims.setdefault(picture.path, {})[_same_form(name)] = name
+        for number, (name, picture) in enumerate(zip(sought, found)):
+            rivals = [other for form, other in claims.get(picture.path, {}).items() if form != _same_form(name)]
+            if picture.remark and rivals:
+                shown = ", ".join(map(repr, rivals[:3]))
+                reason = (
+                    f"the image file is missing, and the one that could be it, {picture.file}, is also that of {shown}"
+                )
+                found[number] = Found(self._expected_path(_plain(name)), reason=reason)
+        return found
+
     def _outside(self, name: str) -> Found | None:
         """A picture beyond the tree, or by a path with dots in it."""
         if os.path.isabs(name):
@@ -82,7 +104,7 @@ class PictureFinder:
 
     def _by_name(self, name: str) -> Found:
         parts = [part for part in folded(name).split("/") if part not in ("", ".", "..")]
-        expected = name if os.path.isabs(name) else self.tree.located(join(self.bases[0], name))
+        expected = self._expected_path(name)
         if not parts:
             return Found(expected, reason="the image has no file name")
         stems = self._stems.get(without_suffix(parts[-1])) or self._stems.get(parts[-1]) or []
@@ -100,6 +122,9 @@ class PictureFinder:
             reason = f"the image file is missing, and {len(others)} others could be it: {others[:3]}"
             return Found(expected, reason=reason)
         return Found(expected, reason="the image file is missing")
+
+    def _expected_path(self, name: str) -> str:
+        return name if os.path.isabs(name) else self.tree.located(join(self.bases[0], name))
 
     def _expected(self, files: list[str], folders: list[str]) -> list[str]:
         """Those of some files that lie where pictures do: with another suffix, others may be masks and the like."""
@@ -143,6 +168,11 @@ def _plain(name: str) -> str:
         name = urlsplit(name).path
     name = name.replace("\\", "/")
     return unquote(name) if "%" in name else name
+
+
+def _same_form(name: str) -> str:
+    """A name as what it is compared by to tell whether two are the same, whose case may tell two files apart."""
+    return unicodedata.normalize("NFC", _plain(name))
 
 
 def _common_end(sought: list[str], file: list[str]) -> int:

@@ -1,30 +1,42 @@
 """Lists of pictures in a Pascal VOC folder: `ImageSets/Main/train.txt`, or one for each class as VoTT writes them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
 from detectors.data.formats.texts import read_lines
 from detectors.data.split_names import CANONICAL, canonical
-from detectors.data.tree import Tree, is_picture, parent, stem, without_suffix
+from detectors.data.tree import Tree, folded, is_picture, parent, stem, without_suffix
 
 
 class Keys:
     """Looks up what a line of a list names: a key, with or without suffix, quotes and a column of -1, 0 or 1.
 
-    `known` are the keys: paths of annotations and pictures below their folders, without suffix.
+    `known` are the keys: paths of annotations and pictures below their folders, without suffix. A key is found in
+    another case or Unicode form too, if only one of the first kind that has any is meant.
     """
 
     def __init__(self, *known: Iterable[str]) -> None:
         self.known = dict.fromkeys(chain(*known))
+        self._kinds = known
 
     @cached_property
-    def stems(self) -> dict[str, list[str]]:
+    def _by_fold(self) -> dict[str, list[str]]:
+        return self._grouped(folded)
+
+    @cached_property
+    def _stems(self) -> dict[str, list[str]]:
         """Keys by their last part."""
+        return self._grouped(lambda key: folded(key.rpartition("/")[2]))
+
+    def _grouped(self, form: Callable[[str], str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for key in self.known:
-            found.setdefault(key.rpartition("/")[2], []).append(key)
+        for kind in self._kinds:
+            own: dict[str, list[str]] = {}
+            for key in kind:
+                own.setdefault(form(key), []).append(key)
+            found = own | found
         return found
 
     def find(self, line: str) -> tuple[str, str]:
@@ -42,9 +54,9 @@ class Keys:
             for key in (name, without_suffix(name) if is_picture(name) or name.endswith(".xml") else name):
                 if key in self.known:
                     return key, form
-                alone = self.stems.get(key.rpartition("/")[2], [])
-                if len(alone) == 1:
-                    return alone[0], form
+                for alike in (self._by_fold.get(folded(key), []), self._stems.get(folded(key.rpartition("/")[2]), [])):
+                    if len(alike) == 1:
+                        return alike[0], form
         return (without_suffix(forms[-1]) if is_picture(forms[-1]) else forms[-1]), forms[-1]
 
 

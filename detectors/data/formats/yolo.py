@@ -95,7 +95,7 @@ class _Reader:
         if picture.remark:
             raw.problems.append(note(raw.where(image), picture.remark, "a picture lies elsewhere or has another name"))
         elif picture.reason and not picture.reason.endswith("missing"):
-            kind = "several pictures could be the one named"
+            kind = "a name does not tell which picture is meant"
             raw.problems.append(Problem(raw.where(image), picture.reason, kind=kind))
         file = source.labels.of(name)
         shared = source.labels.sharing(file) if file is not None else []

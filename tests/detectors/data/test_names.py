@@ -1,0 +1,74 @@
+"""Names in annotations that are not quite those of files: the one meant is found, or none is taken."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
+from exports import CLASSES, write_json, write_list
+from test_silent_losses import boxes_of, refused
+
+from detectors.data import load_dataset
+from detectors.data.problems import errors
+
+
+def picture(file: Path, shade: int = 0, size: tuple[int, int] = (60, 40)) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (shade, 90, 160)).save(file)
+
+
+def named(folder: Path, names: list[str]) -> Path:
+    """A COCO file that lists pictures of 60x40 with a box each, of which the first corner is its number."""
+    images = [{"id": n, "file_name": name, "width": 60, "height": 40} for n, name in enumerate(names, 1)]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [n, n, 10, 10]} for n in range(1, len(names) + 1)]
+    content: dict[str, Any] = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    write_json(folder / "train.json", content)
+    return folder
+
+
+# Two names, one file
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["camA/001.jpg", "camB/001.jpg", "camA/002.jpg"],
+        ["/home/a/001.jpg", "D:\\b\\001.jpg", "002.jpg"],
+        ["001.png", "001.bmp", "002.jpg"],
+    ],
+)
+def test_two_names_for_one_file(names: list[str], tmp_path: Path) -> None:
+    for number in (1, 2):
+        picture(tmp_path / f"images/00{number}.jpg", number)
+    refused(named(tmp_path, names), "is also that of")
+    assert boxes_of(load_dataset(tmp_path)) == {"002": [[3, 3, 13, 13]]}
+
+
+@pytest.mark.parametrize("other", ["camB/001.jpg", "001.JPG", "001.png"])
+def test_a_name_as_it_stands_keeps_its_file(other: str, tmp_path: Path) -> None:
+    picture(tmp_path / "images/001.jpg")
+    refused(named(tmp_path, [other, "001.jpg"]), "is also that of '001.jpg'")
+    assert boxes_of(load_dataset(tmp_path)) == {"001": [[2, 2, 12, 12]]}
+
+
+@pytest.mark.parametrize("names", [["001.jpg"] * 2, ["camA/001.jpg"] * 2, ["a\\001.jpg", "a/001.jpg"]])
+def test_the_same_name_twice_is_one_picture(names: list[str], tmp_path: Path) -> None:
+    picture(tmp_path / "images/001.jpg")
+    dataset = load_dataset(named(tmp_path, names))
+    assert boxes_of(dataset) == {"001": [[1, 1, 11, 11], [2, 2, 12, 12]]}
+    assert not errors(dataset.problems)
+
+
+@pytest.mark.parametrize(
+    "lines", [["camA/001.jpg", "camB/001.jpg"], ["a/001.png", "001.jpg"], ["X/001.jpg", "1/001.jpg"]]
+)
+def test_two_lines_of_a_list_for_one_file(lines: list[str], tmp_path: Path) -> None:
+    for name in ("001", "002"):
+        picture(tmp_path / f"{name}.jpg", int(name))
+        (tmp_path / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    write_list(tmp_path / "train.txt", [*lines, "002.jpg"])
+    write_list(tmp_path / "classes.txt", list(CLASSES))
+    refused(tmp_path, "is also that of")
