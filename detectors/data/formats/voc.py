@@ -13,7 +13,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from detectors.data.formats.texts import read_lines
-from detectors.data.formats.voc_lists import Keys, list_files
+from detectors.data.formats.voc_lists import Keys, list_files, listed_again
 from detectors.data.formats.voc_xml import VocAnnotation, VocBoxes, read_annotation
 from detectors.data.pictures import PictureFinder
 from detectors.data.problems import Problem, note
@@ -93,6 +93,7 @@ class VocFolder:
             raw.problems += self._further_down()
         for home in self.homes:
             taken: dict[str, str | None] = {}
+            names: dict[str, str] = {}
             for key, name in self._items(home, split):
                 file = home.files.get(key) or self._named_otherwise(home).get(key)
                 annotation = None if file is None else self.annotations.get(file)
@@ -101,7 +102,7 @@ class VocFolder:
                     continue
                 where = f"{split}: image {picture.name}"
                 if picture.name not in taken:
-                    taken[picture.name] = file
+                    taken[picture.name], names[picture.name] = file, name
                     if file is not None and key not in home.files:
                         remark = f"the annotation {file} is for {picture.name}"
                         raw.problems.append(note(where, remark, _ELSEWHERE))
@@ -111,7 +112,7 @@ class VocFolder:
                     reason = f"{first} and {file} are both for this picture: the second is left out"
                     raw.problems.append(Problem(where, reason, kind="two annotations are for one picture"))
                 elif self.listed:
-                    raw.problems.append(note(where, "it is listed twice", "listed twice"))
+                    raw.problems.append(listed_again(where, names[picture.name], name))
         corners = np.array(raw.boxes.corners).reshape(-1, 4) - (1.0, 1.0, 0.0, 0.0)
         raw.boxes.corners = array("d", corners.tobytes())
         read_as_fractions(raw, first_pixel=1.0)
@@ -287,13 +288,16 @@ class VocFolder:
     def _named_otherwise(self, home: Home) -> dict[str, str]:
         """Annotations of another name than their pictures, which they name in `filename`, by the pictures' keys."""
         if home.annotations not in self._otherwise:
-            bare = self._keys_of_pictures(home).keys() - home.files.keys()
+            pictures = self._keys_of_pictures(home)
+            bare = pictures.keys() - home.files.keys()
             found: dict[str, str] = {}
             if bare:
-                keys = Keys(bare)
-                for file in home.files.values():
+                keys = Keys(pictures)
+                for own, file in home.files.items():
                     annotation = self.annotations.get(file)
-                    key = keys.find(annotation.filename)[0] if annotation and annotation.filename else ""
+                    key = None if own in pictures else keys.alike(own)
+                    if key is None and annotation and annotation.filename:
+                        key = keys.find(annotation.filename)[0]
                     if key in bare:
                         found.setdefault(key, file)
             self._otherwise[home.annotations] = found

@@ -1,6 +1,7 @@
 """Names in annotations that are not quite those of files: the one meant is found, or none is taken."""
 
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import CLASSES, write_json, write_list
-from test_silent_losses import boxes_of, refused
+from exports import ANIMALS, CLASSES, save_pictures, save_xmls, voc_xml, write_json, write_list
+from test_silent_losses import TRUTH, boxes_of, reasons, refused
 
-from detectors.data import load_dataset
+from detectors.data import check_dataset, load_dataset
 from detectors.data.problems import errors
 
 
@@ -72,3 +73,62 @@ def test_two_lines_of_a_list_for_one_file(lines: list[str], tmp_path: Path) -> N
     write_list(tmp_path / "train.txt", [*lines, "002.jpg"])
     write_list(tmp_path / "classes.txt", list(CLASSES))
     refused(tmp_path, "is also that of")
+
+
+# Pascal VOC: names in another case or Unicode form
+
+CAFE = "caf\u00e9"
+
+
+@pytest.mark.parametrize(
+    ("picture_name", "xml_name", "line"),
+    [
+        ("k19", "k19", "K19"),
+        ("k19", "k19", "K19.JPG"),
+        ("K19", "k19", "K19"),
+        ("K19", "k19", "k19"),
+        ("k19", "K19", "k19"),
+        ("K19", "k19", None),
+        (CAFE, CAFE, unicodedata.normalize("NFD", CAFE)),
+        (unicodedata.normalize("NFD", CAFE), CAFE, CAFE),
+        (CAFE, unicodedata.normalize("NFD", CAFE), CAFE),
+        ("cam/k19", "cam/k19", "Cam/K19"),
+    ],
+)
+def test_a_name_in_another_form(picture_name: str, xml_name: str, line: str | None, tmp_path: Path) -> None:
+    xml = voc_xml("a").replace("<filename>a.png</filename>", "")
+    lines = [line or ""]
+    for name in [picture_name, *map(str, range(19))]:
+        picture(tmp_path / f"JPEGImages/{name}.png", size=(40, 30))
+    for name in [xml_name, *map(str, range(19))]:
+        (tmp_path / f"Annotations/{name}.xml").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"Annotations/{name}.xml").write_text(xml)
+        lines.append(name)
+    if line is not None:
+        write_list(tmp_path / "ImageSets/Main/train.txt", [lines[0], *lines[2:]])
+    report = check_dataset(tmp_path)
+    assert report.ok
+    assert "label file" not in reasons(report.problems)
+    assert "no list" not in reasons(report.problems)
+    found = boxes_of(load_dataset(tmp_path))
+    assert len(found) == 20
+    assert all(boxes == TRUTH["a"] for boxes in found.values())
+
+
+@pytest.mark.parametrize("line", ["A", "a"])
+def test_two_pictures_that_differ_in_case(line: str, tmp_path: Path) -> None:
+    """An annotation is that of the picture of just its name."""
+    save_pictures(tmp_path / "JPEGImages")
+    picture(tmp_path / "JPEGImages/A.png", size=(40, 30))
+    save_xmls(tmp_path / "Annotations")
+    write_list(tmp_path / "ImageSets/Main/train.txt", [line, "b"])
+    expected = {line: TRUTH["a"] if line == "a" else [], "b": TRUTH["b"]}
+    assert boxes_of(load_dataset(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("line", ["cam2/a", "A", "x\\a.png"])
+def test_two_lines_for_one_annotation(line: str, tmp_path: Path) -> None:
+    save_pictures(tmp_path / "JPEGImages")
+    save_xmls(tmp_path / "Annotations")
+    write_list(tmp_path / "ImageSets/Main/train.txt", [*ANIMALS, line])
+    refused(tmp_path, f"'a' and {line!r}")
