@@ -1,7 +1,6 @@
 """Lookup of image files by the names in annotations, tolerant of case, separators, escapes and suffixes."""
 
 import os
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -171,8 +170,8 @@ def _plain(name: str) -> str:
 
 
 def _same_form(name: str) -> str:
-    """A name as what it is compared by to tell whether two are the same, whose case may tell two files apart."""
-    return unicodedata.normalize("NFC", _plain(name))
+    """A name as what it is compared by, to tell whether two are the same."""
+    return folded(_plain(name))
 
 
 def _common_end(sought: list[str], file: list[str]) -> int:

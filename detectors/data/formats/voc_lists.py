@@ -71,7 +71,7 @@ class Keys:
 def listed_again(where: str, first: str, name: str) -> Problem:
     """What to say of a picture that a list names again: an error if by another name, since that was another picture."""
     forms = [without_suffix(text) if is_picture(text) else text for text in (first, name)]
-    if forms[0].replace("\\", "/") == forms[1].replace("\\", "/"):
+    if folded(forms[0].replace("\\", "/")) == folded(forms[1].replace("\\", "/")):
         return note(where, "it is listed twice", "listed twice")
     reason = f"a list names {first!r} and {name!r}, and only this picture was found for both: the second is left out"
     return Problem(where, reason, kind="a name does not tell which picture is meant")
