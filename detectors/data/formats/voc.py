@@ -73,9 +73,8 @@ class VocFolder:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The names of all objects in order, the background of labelme apart, which is no class."""
-        named = set(self.boxes.names) if self.annotations else set()
-        return sorted(named - {"_background_", "__background__"})
+        """The names of all objects in order."""
+        return sorted(set(self.boxes.names)) if self.annotations else []
 
     def read(self, split: str) -> RawSplit:
         """Images and boxes of the split's annotations.
@@ -138,13 +137,7 @@ class VocFolder:
             raw.problems.append(Problem(f"{raw.where(image)}: object {number}", reason, kind=kind))
         boxes, place = raw.boxes, len(raw.images) - 1
         start, stop = found.rows.start, found.rows.stop
-        own = [labels.get(name, 0) for name in self.boxes.names[start:stop]]
-        if 0 in own:
-            for row, label in zip(found.rows, own):
-                if label:
-                    corners, number = tuple(self.boxes.corners[4 * row : 4 * row + 4]), self.boxes.numbers[row]
-                    boxes.add(place, corners, label, number, crowd=bool(self.boxes.difficult[row]))
-            return
+        own = [labels[name] for name in self.boxes.names[start:stop]]
         boxes.image.extend([place] * len(own))
         boxes.corners += self.boxes.corners[4 * start : 4 * stop]
         boxes.label.extend(own)

@@ -74,6 +74,39 @@ def test_a_tiff_is_turned_once(orientation: int, upright: bool, tmp_path: Path) 
     assert dataset[0][0].shape[1:] == (30, 40)
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("drawn", ["stored", "half of stored", "upright", "half of upright"])
+@pytest.mark.parametrize("layout", ["coco", "voc"])
+def test_fractions_are_turned(layout: str, drawn: str, orientation: int, tmp_path: Path) -> None:
+    """The box (1, 2, 11, 12) of the upright picture of 40x30 as fractions."""
+    stored = {1: [1, 2, 11, 12], 3: [1, 2, 11, 12], 6: [2, 29, 12, 39], 8: [18, 1, 28, 11]}[orientation]
+    size = (30, 40) if orientation > 4 else (40, 30)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", size).save(tmp_path / "images/a.png", exif=exif)
+    corners = stored if drawn.endswith("stored") else [1, 2, 11, 12]
+    width, height = size if drawn.endswith("stored") else (40, 30)
+    x1, y1, x2, y2 = (corner / side for corner, side in zip(corners, (width, height) * 2))
+    if drawn.startswith("half"):
+        width, height = width // 2, height // 2
+    if layout == "coco":
+        image = {"id": 1, "file_name": "a.png", "width": width, "height": height}
+        annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        content = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "cat"}]}
+        write_json(tmp_path / "train.json", content)
+    else:
+        box = f"<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+        shape = f"<size><width>{width}</width><height>{height}</height></size>"
+        found = f"<annotation>{shape}<object><name>cat</name><bndbox>{box}</bndbox></object></annotation>"
+        (tmp_path / "annotations").mkdir()
+        (tmp_path / "annotations/a.xml").write_text(found)
+    dataset = load_dataset(tmp_path)
+    close(boxes_of(dataset), {"a": [[1, 2, 11, 12]]})
+    # Only the size of a picture that is not square tells how it was drawn, and not whether it is upside down.
+    assert ("taken to be drawn on the upright" in reasons(dataset.problems)) == (orientation == 3)
+
+
 @pytest.mark.parametrize("mask", ["masks/a.png", "SegmentationClass/a.png", "annotations/panoptic_train/a.png"])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_a_mask_is_no_picture(mask: str, suffix: str, tmp_path: Path) -> None:
@@ -264,6 +297,25 @@ def test_xml_of_another_kind_is_named(root: str, tmp_path: Path) -> None:
     inner = (tmp_path / "Annotations/a.xml").read_text().split("<annotation>")[1].split("</annotation>")[0]
     (tmp_path / "Annotations/a.xml").write_text(f"<{root}>{inner}</{root.split()[0]}>")
     refused(tmp_path, "Annotations/a.xml is XML, but no annotation of Pascal VOC")
+
+
+@pytest.mark.parametrize("name", ["_background_", "__background__"])
+@pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
+def test_boxes_of_the_background_are_boxes(layout: str, name: str, tmp_path: Path) -> None:
+    if layout == "coco":
+        coco(tmp_path, lambda content: content["categories"][0].update(name=name))
+    elif layout == "voc":
+        save_pictures(tmp_path / "JPEGImages")
+        save_xmls(tmp_path / "Annotations")
+        file = tmp_path / "Annotations/a.xml"
+        file.write_text(file.read_text().replace("<name>cat<", f"<name>{name}<"))
+    else:
+        data_yaml(yolo(tmp_path), "images/train")
+        for file in (tmp_path / "data.yaml", tmp_path / "classes.txt"):
+            file.write_text(file.read_text().replace("cat", name))
+    dataset = load_dataset(tmp_path)
+    close(boxes_of(dataset), TRUTH)
+    assert name in dataset.class_names
 
 
 # Files that are left out
