@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from detectors.data.split_names import split_of_folders
-from detectors.data.tree import Tree, folded, join, parent, without_suffix
+from detectors.data.tree import Tree, folded, is_picture, join, parent, without_suffix
 
 _MASKS = ("mask", "masks", "segmentationclass", "segmentationobject")
 
@@ -106,12 +106,13 @@ class PictureFinder:
         expected = self._expected_path(name)
         if not parts:
             return Found(expected, reason="the image has no file name")
-        stems = self._stems.get(without_suffix(parts[-1])) or self._stems.get(parts[-1]) or []
+        stems = self._with_stem(parts[-1])
         candidates = self._files.get(parts[-1]) or self._expected(stems, parts[:-1])
         common = [_common_end(parts, folded(file).split("/")) for file in candidates]
         best = [file for file, count in zip(candidates, common) if count == max(common)]
         for base in self.bases:
-            here = [file for file in best if file.rpartition("/")[0] == base]
+            place = folded(join(base, "/".join(parts[:-1])))
+            here = [file for file in best if join(folded(parent(file)), "") == place]
             if len(here) == 1:
                 best = here
                 break
@@ -122,13 +123,20 @@ class PictureFinder:
             return Found(expected, reason=reason)
         return Found(expected, reason="the image file is missing")
 
+    def _with_stem(self, name: str) -> list[str]:
+        """Pictures of a folded name but for the suffix, which it may lack: what follows its last dot may be none."""
+        whole, short = self._stems.get(name, []), self._stems.get(without_suffix(name), [])
+        if is_picture(name):
+            return list(dict.fromkeys(short + whole))
+        return whole or ([] if name.rpartition(".")[2].isdecimal() else short)
+
     def _expected_path(self, name: str) -> str:
         return name if os.path.isabs(name) else self.tree.located(join(self.bases[0], name))
 
     def _expected(self, files: list[str], folders: list[str]) -> list[str]:
         """Those of some files that lie where pictures do: with another suffix, others may be masks and the like."""
-        places = {folded(base) for base in self.bases}
-        places |= {"/".join([*(base.split("/") if base else []), *folders]) for base in places}
+        ends = ["/".join(folders[start:]) for start in range(len(folders) + 1)]
+        places = {"/".join(part for part in (folded(base), end) if part) for base in self.bases for end in ends}
         return [file for file in files if folded(parent(file)) in places]
 
     @cached_property

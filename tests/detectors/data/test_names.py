@@ -75,6 +75,67 @@ def test_two_lines_of_a_list_for_one_file(lines: list[str], tmp_path: Path) -> N
     refused(tmp_path, "is also that of")
 
 
+# Suffixes and folders
+
+
+@pytest.mark.parametrize("name", ["scan.1", "Scan.1", "x/scan.1", "scan.v2", "scan.1.png"])
+def test_a_dot_begins_no_suffix(name: str, tmp_path: Path) -> None:
+    """The picture of the whole name is taken, if another one has its name up to the dot too."""
+    stem = name.rpartition("/")[2].lower().removesuffix(".png")
+    for number, file in enumerate((f"{stem}.jpg", "scan.jpg", "scan.2.jpg")):
+        picture(tmp_path / "images" / file, number)
+    dataset = load_dataset(named(tmp_path, [name]))
+    assert [record.path.name for record in dataset.records] == [f"{stem}.jpg"]
+
+
+@pytest.mark.parametrize(("name", "file"), [("scan.1", "scan.jpg"), ("scan.1.jpg", "scan.jpg"), ("s.01", "s.jpg")])
+def test_a_number_is_no_suffix(name: str, file: str, tmp_path: Path) -> None:
+    picture(tmp_path / "images" / file)
+    picture(tmp_path / "images/other.jpg", 1)
+    refused(named(tmp_path, [name, "other.jpg"]), "missing")
+
+
+@pytest.mark.parametrize("files", [("a.png", "a.jpg.png"), ("a.bmp", "a.png")])
+def test_two_pictures_with_another_suffix(files: tuple[str, str], tmp_path: Path) -> None:
+    for number, file in enumerate((*files, "other.jpg")):
+        picture(tmp_path / "images" / file, number)
+    refused(named(tmp_path, ["a.jpg", "other.jpg"]), "2 others could be it")
+
+
+@pytest.mark.parametrize("name", ["x/p1.jpg", "/home/u/p1.jpg", "C:\\x\\P1.jpg"])
+@pytest.mark.parametrize("other", ["other", "zz/images"])
+def test_two_pictures_of_a_name_in_a_folder_that_is_not_there(other: str, name: str, tmp_path: Path) -> None:
+    for number, file in enumerate(("images/p1.jpg", f"{other}/p1.jpg", "images/p2.jpg")):
+        picture(tmp_path / file, number)
+    refused(named(tmp_path, [name, "p2.jpg"]), "2 others could be it")
+
+
+@pytest.mark.parametrize("name", ["P1.jpg", "Images/p1.jpg", "images\\P1.JPG", "./P1.jpg"])
+def test_a_name_is_read_below_the_folder_of_pictures_first(name: str, tmp_path: Path) -> None:
+    for number, file in enumerate(("images/p1.jpg", "other/p1.jpg")):
+        picture(tmp_path / file, number)
+    dataset = load_dataset(named(tmp_path, [name]))
+    assert [record.file_name for record in dataset.records] == [name]
+    assert dataset.records[0].path == tmp_path / "images/p1.jpg"
+
+
+@pytest.mark.parametrize("line", ["C:\\ds\\images\\p2.png", "/home/u/images/p2.png", "images/p2.jpeg"])
+@pytest.mark.parametrize("layout", ["yolo", "coco"])
+def test_another_suffix_in_a_folder_of_another_machine(layout: str, line: str, tmp_path: Path) -> None:
+    picture(tmp_path / "images/p2.jpg")
+    if layout == "coco":
+        picture(tmp_path / "depth/p2.bmp", 1)
+        named(tmp_path, [line])
+    else:
+        (tmp_path / "labels").mkdir()
+        (tmp_path / "labels/p2.txt").write_text("0 0.1 0.15 0.1 0.2\n")
+        write_list(tmp_path / "classes.txt", list(CLASSES))
+        write_list(tmp_path / "train.txt", [line])
+    dataset = load_dataset(tmp_path)
+    assert dataset.records[0].path == tmp_path / "images/p2.jpg"
+    assert len(dataset.records[0].boxes) == 1
+
+
 # Pascal VOC: names in another case or Unicode form
 
 CAFE = "caf\u00e9"
