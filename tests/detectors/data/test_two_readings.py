@@ -133,6 +133,47 @@ def test_lines_with_two_readings_are_refused(columns: str, tmp_path: Path) -> No
     refused(yolo(tmp_path, columns), "a triangle" if len(columns) < 7 else "kpt_shape")
 
 
+AT_THE_BORDER = {
+    "five corners": ("2 0.5 0.25 0.75 0.25 1.0 0.25 1.0 1.0 0.5 1.0", [20, 7.5, 40, 30]),
+    "eight corners": ("2 0.5 0.25 0.75 0.25 1 0.3 1 0.5 1 1 0.9 1 1 0.9 0.5 1", [20, 7.5, 40, 30]),
+    "a triangle": ("2 0.5 0.25 1 0.25 0.75 1", [20, 7.5, 40, 30]),
+}
+
+
+@pytest.mark.parametrize("name", AT_THE_BORDER)
+@pytest.mark.parametrize("other", ["0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8", "0.1 0.2 0.5 0.3 0.5 0.8"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_polygons_at_the_border_among_polygons(split: str, other: str, name: str, tmp_path: Path) -> None:
+    line, box = AT_THE_BORDER[name]
+    yolo(tmp_path)
+    (tmp_path / "labels/train/a.txt").write_text(f"{line}\n")
+    if split == "val":
+        save_pictures(tmp_path / "images/val")
+        save_labels(tmp_path / "labels/val")
+    (tmp_path / f"labels/{split}/b.txt").write_text(f"1 {other}\n")
+    dataset = load_dataset(tmp_path)
+    assert np.allclose(boxes_of(dataset)["a"], [box])
+    assert not errors(dataset.problems)
+
+
+@pytest.mark.parametrize("name", AT_THE_BORDER)
+@pytest.mark.parametrize(
+    "other", ["0.5 0.5 0.2 0.2", "0.5 0.5 0.2 0.2 0.5 0.5 2 0.4 0.4 1", "0.5 0.5 0.2 0.2 0.9 7", ""]
+)
+def test_polygons_at_the_border_without_a_clear_one(other: str, name: str, tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "labels/train/a.txt").write_text(f"{AT_THE_BORDER[name][0]}\n")
+    text = f"1 {other}\n" if other else f"{AT_THE_BORDER[name][0]}\n"
+    polygon = "0 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8\n" if len(other.split()) > 4 else ""
+    (tmp_path / "labels/train/b.txt").write_text(text + polygon)
+    refused(tmp_path, "for a polygon, repeat its first corner at its end; for")
+    for file in (tmp_path / "labels/train").iterdir():  # what the message says
+        lines = (line.split() for line in file.read_text().splitlines())
+        repeated = (line + line[1:3] if line[0] == "2" else line for line in lines)
+        file.write_text("".join(f"{' '.join(line)}\n" for line in repeated))
+    assert np.allclose(boxes_of(load_dataset(tmp_path))["a"], [AT_THE_BORDER[name][1]])
+
+
 @pytest.mark.parametrize("columns", ["", " 0.87", " 0.87 3"])
 @pytest.mark.parametrize("visible", [1, 2])
 def test_predicted_poses_with_a_known_shape(columns: str, visible: int, tmp_path: Path) -> None:
