@@ -60,7 +60,7 @@ class PictureFinder:
         known = self.tree.known
         for base in self.bases:
             file = f"{base}/{name}" if base else name
-            if file in known:
+            if file in known or (file := self.tree.place(file)) in known:
                 return Found(self.tree.located(file), file)
         return self._outside(name) or self._by_name(_plain(name))
 
