@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import ANIMALS, CLASSES, save_pictures, save_xmls, voc_xml, write_json, write_list
+from exports import ANIMALS, CLASSES, coco_content, save_pictures, save_xmls, voc_xml, write_json, write_list
 from test_silent_losses import TRUTH, boxes_of, reasons, refused
 
 from detectors.data import check_dataset, load_dataset
@@ -134,6 +134,38 @@ def test_another_suffix_in_a_folder_of_another_machine(layout: str, line: str, t
     dataset = load_dataset(tmp_path)
     assert dataset.records[0].path == tmp_path / "images/p2.jpg"
     assert len(dataset.records[0].boxes) == 1
+
+
+# COCO: a file in a folder of another name
+
+
+@pytest.mark.parametrize("file", ["coco_annotations/result.json", "ann/x.json", "My labels/instances_train.json"])
+@pytest.mark.parametrize("photos", ["photos", "photos/cam1", "."])
+@pytest.mark.parametrize("by_file", [True, False])
+def test_a_file_in_a_folder_of_another_name(by_file: bool, photos: str, file: str, tmp_path: Path) -> None:
+    save_pictures(tmp_path / photos)
+    write_json(tmp_path / file, coco_content())
+    data = tmp_path / file if by_file else tmp_path
+    assert check_dataset(data).ok
+    assert boxes_of(load_dataset(data)) == TRUTH
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_pictures_of_such_a_file_are_not_guessed(by_file: bool, tmp_path: Path) -> None:
+    save_pictures(tmp_path / "photos")
+    save_pictures(tmp_path / "thumbnails")
+    write_json(tmp_path / "ann/x.json", coco_content())
+    with pytest.raises(ValueError, match="2 others could be it"):
+        load_dataset(tmp_path / "ann/x.json" if by_file else tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["one", "one/annotations"])
+def test_a_data_set_one_level_down_is_still_named(folder: str, tmp_path: Path) -> None:
+    save_pictures(tmp_path / "one/images")
+    write_json(tmp_path / folder / "train.json", coco_content())
+    with pytest.raises(FileNotFoundError, match="one level down"):
+        load_dataset(tmp_path)
+    assert boxes_of(load_dataset(tmp_path / folder / "train.json")) == TRUTH
 
 
 # Pascal VOC: names in another case or Unicode form
