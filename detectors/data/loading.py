@@ -208,7 +208,8 @@ def _root(path: Path) -> tuple[Path, str | None, Format | None]:
     if suffix == ".json":
         if not coco_splits.is_coco(path):
             raise InputError(f"{path} is no COCO detection file: it needs images, annotations and categories")
-        root = path.parent.parent if path.parent.name.lower() in coco_splits.ANNOTATIONS else path.parent
+        below = path.parent.name.lower() in coco_splits.ANNOTATIONS or coco_splits.is_apart(path)
+        root = path.parent.parent if below else path.parent
         return root, path.relative_to(root).as_posix(), "coco"
     raise InputError(f"{path} is no data: expected a folder, a data.yaml, a COCO JSON file or a zip archive")
 
@@ -227,6 +228,9 @@ def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bo
     }
     candidates: list[Format] = list(finders) if format is None else [format]
     found = {name: splits for name in candidates if (splits := finders[name]())}
+    if not found and entry is None and tree.pictures and "coco" in candidates:
+        further = coco_splits.find_splits(tree, merge_classes=merge, any_folder=True)
+        found = {"coco": further} if further else {}
     if len(found) > 1:
         names = ", ".join(found)
         raise InputError(f"{tree.root} has annotations of several formats ({names}): give the format (--format)")

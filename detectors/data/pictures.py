@@ -1,13 +1,13 @@
 """Lookup of image files by the names in annotations, tolerant of case, separators, escapes and suffixes."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from detectors.data.split_names import split_of_folders
-from detectors.data.tree import Tree, folded, join, parent, without_suffix
+from detectors.data.tree import Tree, folded, is_picture, join, parent, without_suffix
 
 _MASKS = ("mask", "masks", "segmentationclass", "segmentationobject")
 
@@ -60,9 +60,30 @@ class PictureFinder:
         known = self.tree.known
         for base in self.bases:
             file = f"{base}/{name}" if base else name
-            if file in known:
+            if file in known or (file := self.tree.place(file)) in known:
                 return Found(self.tree.located(file), file)
         return self._outside(name) or self._by_name(_plain(name))
+
+    def find_all(self, names: Iterable[str]) -> list[Found]:
+        """The picture of each name; of several names that could all mean one file, none has it.
+
+        The boxes of two pictures would be put together otherwise. A name that is the file's as it stands keeps it.
+        """
+        sought = list(names)
+        found = list(map(self.find, sought))
+        claims: dict[str, dict[str, str]] = {}
+        for name, picture in zip(sought, found):
+            if not picture.reason:
+                claims.setdefault(picture.path, {})[_same_form(name)] = name
+        for number, (name, picture) in enumerate(zip(sought, found)):
+            rivals = [other for form, other in claims.get(picture.path, {}).items() if form != _same_form(name)]
+            if picture.remark and rivals:
+                shown = ", ".join(map(repr, rivals[:3]))
+                reason = (
+                    f"the image file is missing, and the one that could be it, {picture.file}, is also that of {shown}"
+                )
+                found[number] = Found(self._expected_path(_plain(name)), reason=reason)
+        return found
 
     def _outside(self, name: str) -> Found | None:
         """A picture beyond the tree, or by a path with dots in it."""
@@ -82,15 +103,16 @@ class PictureFinder:
 
     def _by_name(self, name: str) -> Found:
         parts = [part for part in folded(name).split("/") if part not in ("", ".", "..")]
-        expected = name if os.path.isabs(name) else self.tree.located(join(self.bases[0], name))
+        expected = self._expected_path(name)
         if not parts:
             return Found(expected, reason="the image has no file name")
-        stems = self._stems.get(without_suffix(parts[-1])) or self._stems.get(parts[-1]) or []
+        stems = self._with_stem(parts[-1])
         candidates = self._files.get(parts[-1]) or self._expected(stems, parts[:-1])
         common = [_common_end(parts, folded(file).split("/")) for file in candidates]
         best = [file for file, count in zip(candidates, common) if count == max(common)]
         for base in self.bases:
-            here = [file for file in best if file.rpartition("/")[0] == base]
+            place = folded(join(base, "/".join(parts[:-1])))
+            here = [file for file in best if join(folded(parent(file)), "") == place]
             if len(here) == 1:
                 best = here
                 break
@@ -101,10 +123,20 @@ class PictureFinder:
             return Found(expected, reason=reason)
         return Found(expected, reason="the image file is missing")
 
+    def _with_stem(self, name: str) -> list[str]:
+        """Pictures of a folded name but for the suffix, which it may lack: what follows its last dot may be none."""
+        whole, short = self._stems.get(name, []), self._stems.get(without_suffix(name), [])
+        if is_picture(name):
+            return list(dict.fromkeys(short + whole))
+        return whole or ([] if name.rpartition(".")[2].isdecimal() else short)
+
+    def _expected_path(self, name: str) -> str:
+        return name if os.path.isabs(name) else self.tree.located(join(self.bases[0], name))
+
     def _expected(self, files: list[str], folders: list[str]) -> list[str]:
         """Those of some files that lie where pictures do: with another suffix, others may be masks and the like."""
-        places = {folded(base) for base in self.bases}
-        places |= {"/".join([*(base.split("/") if base else []), *folders]) for base in places}
+        ends = ["/".join(folders[start:]) for start in range(len(folders) + 1)]
+        places = {"/".join(part for part in (folded(base), end) if part) for base in self.bases for end in ends}
         return [file for file in files if folded(parent(file)) in places]
 
     @cached_property
@@ -143,6 +175,11 @@ def _plain(name: str) -> str:
         name = urlsplit(name).path
     name = name.replace("\\", "/")
     return unquote(name) if "%" in name else name
+
+
+def _same_form(name: str) -> str:
+    """A name as what it is compared by, to tell whether two are the same."""
+    return folded(_plain(name))
 
 
 def _common_end(sought: list[str], file: list[str]) -> int:

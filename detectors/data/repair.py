@@ -128,24 +128,30 @@ class _Placement:
     def _fit(self, number: int, image: RawImage, probe: Probe, labeled: bool) -> tuple[str, Severity, str] | None:
         """Map the boxes from the annotated size to the file's; returns a problem's text, severity and kind."""
         stored, upright = (probe.height, probe.width), probe.upright
-        if image.size == upright or image.size is None or image.fractions:
-            if probe.orientation == 1 or not labeled or (image.size == upright and stored != upright):
+        size = image.size
+        if size is not None and image.fractions:
+            # Fractions are right at any size, whose shape tells which way round they were drawn.
+            size = next((side for side in (upright, stored) if _same_aspect(size, side)), None)
+        if image.size is None or size is None or size == upright:
+            if probe.orientation == 1 or not labeled or (size == upright and stored != upright):
                 return None
             reason = f"the EXIF orientation is {probe.orientation}: boxes are taken to be drawn on the upright picture"
             return reason, "note", "EXIF orientation: boxes are taken to be drawn on the upright picture"
         claimed, actual = "{1}x{0}".format(*image.size), "{1}x{0}".format(*upright)
         start = f"annotated as {claimed}, but the file is {actual}"
-        if image.size == stored:
+        if size == stored:
             self.turned[number] = probe
+            if image.fractions:
+                self.scales[number] = probe.width, probe.height
             return (
                 f"{start} upright (EXIF orientation {probe.orientation}): boxes are turned",
                 "note",
                 "boxes are turned",
             )
-        for size in (upright, stored):
-            if _same_aspect(image.size, size):
-                self.scales[number] = size[1] / image.size[1], size[0] / image.size[0]
-                if size != upright:
+        for file_size in (upright, stored):
+            if _same_aspect(image.size, file_size):
+                self.scales[number] = file_size[1] / image.size[1], file_size[0] / image.size[0]
+                if file_size != upright:
                     self.turned[number] = probe
                 return f"{start}, of the same aspect ratio: boxes are scaled", "note", "boxes are scaled"
         return f"{start}, of another shape: the image is left out", "error", "annotated size is not the file's"

@@ -5,6 +5,7 @@ import unicodedata
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from detectors.data.folders import Folders
 from detectors.data.images import SUFFIXES
 
 
@@ -22,7 +23,7 @@ class Tree:
     """Files and folders below `root` as relative paths with slashes, sorted; `""` is the root itself.
 
     Hidden files and folders (`.ipynb_checkpoints`, `._a.jpg`, `__MACOSX`) are left out; links to folders are followed,
-    each folder once.
+    each folder once (`detectors.data.folders`).
 
     >>> import tempfile
     >>> root = Path(tempfile.mkdtemp())
@@ -36,25 +37,12 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._start = os.path.join(root, "")
-        self.files: list[str] = []
-        self.folders: list[str] = []
-        self.names: dict[str, list[str]] = {"": []}
+        self._folders = Folders(root)
+        self.names = dict(sorted(self._folders.names.items()))
         """Names of the files in each folder."""
-        seen: set[str] = set()
-        for path, names, files in os.walk(root, followlinks=True):
-            real = os.path.realpath(path)
-            if real in seen:
-                names.clear()
-                continue
-            seen.add(real)
-            names[:] = sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")
-            below = os.path.relpath(path, root).replace(os.sep, "/")
-            folder = "" if below == "." else below
-            self.folders.append(folder)
-            start = f"{folder}/" if folder else ""
-            own = self.names[folder] = sorted(name for name in files if not name.startswith("."))
-            self.files += [start + name for name in own]
-        self.files.sort()
+        self.folders = list(self.names)
+        starts = ((f"{folder}/" if folder else "", names) for folder, names in self.names.items())
+        self.files = sorted(start + name for start, names in starts for name in names)
 
     @cached_property
     def pictures(self) -> list[str]:
@@ -95,8 +83,12 @@ class Tree:
         path = os.path.normpath(path)
         for root in self._roots:
             if path == root or path.startswith(os.path.join(root, "")):
-                return "" if path == root else os.path.relpath(path, root).replace(os.sep, "/")
+                return "" if path == root else self.place(os.path.relpath(path, root).replace(os.sep, "/"))
         return None
+
+    def place(self, path: str) -> str:
+        """A relative path by the names that folders have here, where it leads through a link that has another."""
+        return self._folders.place(path) if self._folders.other_names else path
 
     @cached_property
     def _roots(self) -> tuple[str, str]:
@@ -104,7 +96,7 @@ class Tree:
 
     def file(self, folder: str, name: str) -> str | None:
         """The file of that name in a folder; in another case if there is only one."""
-        path = join(folder, name)
+        path = self.place(join(folder, name))
         wanted, last = folded(parent(path)), folded(path.rpartition("/")[2])
         homes = [home for home in self._folders_by_fold.get(wanted, []) if home in self.names]
         files = [f"{home}/{own}" if home else own for home in homes for own in self.names[home] if folded(own) == last]
@@ -112,7 +104,7 @@ class Tree:
 
     def folder(self, folder: str, name: str) -> str | None:
         """The folder of that name in a folder; in another case if there is only one."""
-        path = join(folder, name)
+        path = self.place(join(folder, name))
         path = "" if path == "." else path
         found = self._folders_by_fold.get(folded(path), [])
         return path if path in found else found[0] if len(found) == 1 else None

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from detectors.data import DataFolder, DetectionDataset, evaluation_transforms, hold_out, training_transforms
-from detectors.data.dataset import Sample, Transforms
 from detectors.data.copies import shared_pictures
+from detectors.data.dataset import Sample, Transforms
 from detectors.data.health import no_boxes
 from detectors.data.images import Channels
 from detectors.data.problems import Problem, count_of, errors, grouped

@@ -153,14 +153,16 @@ def _read_images(entries: Sequence[Any], raw: RawSplit, pictures: PictureFinder)
     if renumbered:
         reason = "image ids are text or beyond 64 bits: images are numbered from 1 in their order"
         raw.problems.append(note(raw.source, reason))
-    for position, entry in enumerate(entries):
-        name = _file_name(entry)
+    names = [_file_name(entry) for entry in entries]
+    found = iter(pictures.find_all(name for name in names if name is not None))
+    for position, (entry, name) in enumerate(zip(entries, names)):
         if name is None:
             where = f"{raw.source}: images[{position}]"
             raw.problems.append(
                 Problem(where, f"an image needs a 'file_name', got {entry!r}"[:300], kind="no file_name")
             )
             continue
+        picture = next(found)
         number = as_id(entry.get("id"))
         where = f"{raw.source}: image {name}"
         if number is None:
@@ -172,13 +174,12 @@ def _read_images(entries: Sequence[Any], raw: RawSplit, pictures: PictureFinder)
         else:
             positions[number] = len(raw.images)
             image_id = len(raw.images) + 1 if renumbered or not isinstance(number, int) else number
-            found = pictures.find(name)
             size = _size(entry.get("height"), entry.get("width"))
-            raw.images.append(RawImage(found.path, image_id, name, size))
-            if found.remark:
-                raw.problems.append(note(where, found.remark, "a picture lies elsewhere or has another name"))
-            elif found.reason.startswith("the image file is missing, and"):
-                raw.problems.append(Problem(where, found.reason, kind="several pictures could be the one named"))
+            raw.images.append(RawImage(picture.path, image_id, name, size))
+            if picture.remark:
+                raw.problems.append(note(where, picture.remark, "a picture lies elsewhere or has another name"))
+            elif picture.reason.startswith("the image file is missing, and"):
+                raw.problems.append(Problem(where, picture.reason, kind="a name does not tell which picture is meant"))
     return positions
 
 

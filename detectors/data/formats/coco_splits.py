@@ -3,7 +3,10 @@
 Beside the pictures (`train/_annotations.coco.json`), in `annotations/`, or at the root beside folders of pictures.
 """
 
+import json
 import mmap
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,13 +25,16 @@ _PICTURES = ("images", "data", "JPEGImages", "image", "imgs")
 _OF_THE_SAME_PICTURES = ("captions_", "person_keypoints_", "stuff_", "panoptic_")
 
 
-def find_splits(tree: Tree, entry: str | None = None, *, merge_classes: bool = False) -> Splits:
+def find_splits(
+    tree: Tree, entry: str | None = None, *, merge_classes: bool = False, any_folder: bool = False
+) -> Splits:
     """Readers of each split; `entry` is the one file to read, if not all.
 
+    With `any_folder`, files one level down count in a folder of any name without pictures, which is no data set.
     `instances_train2017.json` is the split `train` unless there is another year's. A file that speaks of no split is
     `train` if it is alone, and a split of its own name otherwise.
     """
-    files, left = ([entry], []) if entry is not None else _candidates(tree)
+    files, left = ([entry], []) if entry is not None else _candidates(tree, any_folder)
     names = {file: _split_name(file) for file in files}
     if len(files) == 1 and names[files[0]] not in CANONICAL.values():
         names = {files[0]: "train"}
@@ -67,7 +73,7 @@ def _read(tree: Tree, file: str, split: str, others: list[str], left_out: list[s
     return raw
 
 
-def _candidates(tree: Tree) -> tuple[list[str], list[str]]:
+def _candidates(tree: Tree, any_folder: bool) -> tuple[list[str], list[str]]:
     """The files that are COCO's by place and content, and those by content alone.
 
     Of an `annotations` folder with `instances_*`, COCO's other files about the same pictures are no data of their own.
@@ -75,7 +81,7 @@ def _candidates(tree: Tree) -> tuple[list[str], list[str]]:
     found: list[str] = []
     left: list[str] = []
     for file in tree.with_suffix(".json"):
-        placed = _is_place(parent(file))
+        placed = _is_place(parent(file)) or (any_folder and _is_apart(tree, parent(file)))
         # A file with the name of a split that is no COCO will say so when it is read.
         if (placed and stem(file).lower() in CANONICAL) or is_coco(tree.path(file)):
             (found if placed else left).append(file)
@@ -95,6 +101,23 @@ def _candidates(tree: Tree) -> tuple[list[str], list[str]]:
 def _is_place(folder: str) -> bool:
     parts = folder.split("/") if folder else []
     return all(part.lower() in ANNOTATIONS or split_of_folder(part) is not None for part in parts)
+
+
+def _is_apart(tree: Tree, folder: str) -> bool:
+    return folder != "" and "/" not in folder and not tree.inside(folder, tree.pictures)
+
+
+def is_apart(file: Path) -> bool:
+    """Whether a COCO file lies in a folder without pictures, beside or in one that has its first picture."""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        first = re.search(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', content)
+        name = str(json.loads(first[1])).replace("\\", "/").rpartition("/")[2] if first else ""
+    if not name or Tree(file.parent).pictures:
+        return False
+    # Not by a tree: above a file that lies alone there may be a whole disk.
+    inner = [folder for folder in file.parent.parent.iterdir() if folder.is_dir()]
+    further = [folder for own in inner if os.access(own, os.R_OK) for folder in own.iterdir() if folder.is_dir()]
+    return any((folder / name).is_file() for folder in (file.parent.parent, *inner, *further))
 
 
 def is_coco(file: Path) -> bool:

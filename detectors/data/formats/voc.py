@@ -14,7 +14,7 @@ import numpy as np
 
 from detectors.data.formats.texts import read_lines
 from detectors.data.formats.voc_homes import Home, find_homes
-from detectors.data.formats.voc_lists import Keys
+from detectors.data.formats.voc_lists import Keys, listed_again
 from detectors.data.formats.voc_xml import VocAnnotation, VocBoxes, read_annotation
 from detectors.data.pictures import PictureFinder
 from detectors.data.problems import Problem, note
@@ -56,9 +56,8 @@ class VocFolder:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The names of all objects in order, the background of labelme apart, which is no class."""
-        named = set(self.boxes.names) if self.annotations else set()
-        return sorted(named - {"_background_", "__background__"})
+        """The names of all objects in order."""
+        return sorted(set(self.boxes.names)) if self.annotations else []
 
     def read(self, split: str) -> RawSplit:
         """Images and boxes of the split's annotations.
@@ -75,6 +74,7 @@ class VocFolder:
             self._report_unlisted(raw)
             raw.problems += self._further_down()
         taken: dict[str, str | None] = {}
+        names: dict[str, str] = {}
         for home in self.homes:
             for key, name in self._items(home, split):
                 file = home.files.get(key) or self._named_otherwise(home).get(key)
@@ -87,7 +87,7 @@ class VocFolder:
                 where = f"{split}: image {picture.name}"
                 self._report_seconds(raw, where, file, home.further.get(key, []))
                 if picture.name not in taken:
-                    taken[picture.name] = file
+                    taken[picture.name], names[picture.name] = file, name
                     if file is not None and key not in home.files:
                         remark = f"the annotation {file} is for {picture.name}"
                         raw.problems.append(note(where, remark, _ELSEWHERE))
@@ -95,7 +95,7 @@ class VocFolder:
                 elif file is not None and file != taken[picture.name]:
                     self._report_seconds(raw, where, taken[picture.name], [file])
                 elif self.listed:
-                    raw.problems.append(note(where, "it is listed twice", "listed twice"))
+                    raw.problems.append(listed_again(where, names[picture.name], name))
         corners = np.array(raw.boxes.corners).reshape(-1, 4) - (1.0, 1.0, 0.0, 0.0)
         raw.boxes.corners = array("d", corners.tobytes())
         read_as_fractions(raw, first_pixel=1.0)
@@ -155,13 +155,7 @@ class VocFolder:
             raw.problems.append(Problem(f"{raw.where(image)}: object {number}", reason, kind=kind))
         boxes, place = raw.boxes, len(raw.images) - 1
         start, stop = found.rows.start, found.rows.stop
-        own = [labels.get(name, 0) for name in self.boxes.names[start:stop]]
-        if 0 in own:
-            for row, label in zip(found.rows, own):
-                if label:
-                    corners, number = tuple(self.boxes.corners[4 * row : 4 * row + 4]), self.boxes.numbers[row]
-                    boxes.add(place, corners, label, number, crowd=bool(self.boxes.difficult[row]))
-            return
+        own = [labels[name] for name in self.boxes.names[start:stop]]
         boxes.image.extend([place] * len(own))
         boxes.corners += self.boxes.corners[4 * start : 4 * stop]
         boxes.label.extend(own)
@@ -278,13 +272,16 @@ class VocFolder:
     def _named_otherwise(self, home: Home) -> dict[str, str]:
         """Annotations of another name than their pictures, which they name in `filename`, by the pictures' keys."""
         if home.annotations not in self._otherwise:
-            bare = self._keys_of_pictures(home).keys() - home.files.keys()
+            pictures = self._keys_of_pictures(home)
+            bare = pictures.keys() - home.files.keys()
             found: dict[str, str] = {}
             if bare:
-                keys = Keys(bare)
-                for file in home.files.values():
+                keys = Keys(pictures)
+                for own, file in home.files.items():
                     annotation = self.annotations.get(file)
-                    key = keys.find(annotation.filename)[0] if annotation and annotation.filename else ""
+                    key = None if own in pictures else keys.alike(own)
+                    if key is None and annotation and annotation.filename:
+                        key = keys.find(annotation.filename)[0]
                     if key in bare:
                         found.setdefault(key, file)
             self._otherwise[home.annotations] = found

@@ -6,26 +6,44 @@ from itertools import chain
 from pathlib import Path
 
 from detectors.data.formats.texts import read_lines
+from detectors.data.problems import Problem, note
 from detectors.data.split_names import CANONICAL, canonical, split_of_list
-from detectors.data.tree import Tree, is_picture, parent, stem, without_suffix
+from detectors.data.tree import Tree, folded, is_picture, parent, stem, without_suffix
 
 
 class Keys:
     """Looks up what a line of a list names: a key, with or without suffix, quotes and a column of -1, 0 or 1.
 
-    `known` are the keys: paths of annotations and pictures below their folders, without suffix.
+    `known` are the keys: paths of annotations and pictures below their folders, without suffix. A key is found in
+    another case or Unicode form too, if only one of the first kind that has any is meant.
     """
 
     def __init__(self, *known: Iterable[str]) -> None:
         self.known = dict.fromkeys(chain(*known))
+        self._kinds = known
 
     @cached_property
-    def stems(self) -> dict[str, list[str]]:
-        """Keys by their last part."""
+    def _by_fold(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for key in self.known:
-            found.setdefault(key.rpartition("/")[2], []).append(key)
+        for kind in self._kinds:
+            own: dict[str, list[str]] = {}
+            for key in kind:
+                own.setdefault(folded(key), []).append(key)
+            found = own | found
         return found
+
+    @cached_property
+    def _stems(self) -> dict[str, list[str]]:
+        """Keys by their last part, folded."""
+        found: dict[str, list[str]] = {}
+        for form, keys in self._by_fold.items():
+            found.setdefault(form.rpartition("/")[2], []).extend(keys)
+        return found
+
+    def alike(self, key: str) -> str | None:
+        """The one key that differs in case or Unicode form at most."""
+        keys = self._by_fold.get(folded(key), [])
+        return keys[0] if len(keys) == 1 else None
 
     def find(self, line: str) -> tuple[str, str]:
         """The key, and the name as it stands."""
@@ -42,10 +60,21 @@ class Keys:
             for key in (name, without_suffix(name) if is_picture(name) or name.endswith(".xml") else name):
                 if key in self.known:
                     return key, form
-                alone = self.stems.get(key.rpartition("/")[2], [])
+                if alike := self.alike(key):
+                    return alike, form
+                alone = self._stems.get(folded(key.rpartition("/")[2]), [])
                 if len(alone) == 1:
                     return alone[0], form
         return (without_suffix(forms[-1]) if is_picture(forms[-1]) else forms[-1]), forms[-1]
+
+
+def listed_again(where: str, first: str, name: str) -> Problem:
+    """What to say of a picture that a list names again: an error if by another name, since that was another picture."""
+    forms = [without_suffix(text) if is_picture(text) else text for text in (first, name)]
+    if folded(forms[0].replace("\\", "/")) == folded(forms[1].replace("\\", "/")):
+        return note(where, "it is listed twice", "listed twice")
+    reason = f"a list names {first!r} and {name!r}, and only this picture was found for both: the second is left out"
+    return Problem(where, reason, kind="a name does not tell which picture is meant")
 
 
 def list_files(tree: Tree, folder: str, only_splits: bool) -> dict[str, list[str]]:

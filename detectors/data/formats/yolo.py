@@ -1,7 +1,8 @@
 """Reader of YOLO folders: a text file of labels per picture, and a configuration that names classes and splits."""
 
-from collections.abc import Callable
-from functools import partial
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from detectors.data.formats.texts import lines_of, read_bytes, read_lines
 from detectors.data.formats.yolo_config import YoloConfig, read_config
-from detectors.data.formats.yolo_labels import HEADERS, Line, Refused, read_line
+from detectors.data.formats.yolo_labels import HEADERS, Line, Refused, are_polygons, read_line
 from detectors.data.formats.yolo_sources import Source, find_sources, left_out_reason
 from detectors.data.pictures import Found
 from detectors.data.problems import Problem, note
@@ -62,7 +63,7 @@ def read_split(
         raw.refused.update(map(tree.located, source.left_out))
         if source.left_out and not source.missing:
             raw.problems.append(note(split, left_out_reason(source.left_out), kind))
-    reader = _Reader(raw, by_id, unique, config.keypoints)
+    reader = _Reader(raw, by_id, unique, config.keypoints, list(chain.from_iterable(found.values())))
     for source in sources:
         for picture in source.pictures:
             reader.read_picture(picture, source)
@@ -78,12 +79,16 @@ def read_split(
 class _Reader:
     """Fills a split, picture by picture; the lines of many pictures are made numbers at once."""
 
-    def __init__(self, raw: RawSplit, by_id: dict[int, int], names: list[str], keypoints: int | None) -> None:
+    def __init__(
+        self, raw: RawSplit, by_id: dict[int, int], names: list[str], keypoints: int | None, sources: list[Source]
+    ) -> None:
         self.raw = raw
         self.by_id = by_id
         self.by_name = {name: label for label, name in enumerate(names, start=1)}
         self.labels = np.array([by_id[number] for number in range(len(by_id))], dtype=np.int64)
         self.keypoints = keypoints
+        self.sources = sources
+        """Those of all splits."""
         self.seen: set[str] = set()
         self.waiting: list[tuple[int, bytes]] = []
         """Texts that are not read yet, with the places of their images."""
@@ -100,7 +105,7 @@ class _Reader:
         if picture.remark:
             raw.problems.append(note(raw.where(image), picture.remark, "a picture lies elsewhere or has another name"))
         elif picture.reason and not picture.reason.endswith("missing"):
-            kind = "several pictures could be the one named"
+            kind = "a name does not tell which picture is meant"
             raw.problems.append(Problem(raw.where(image), picture.reason, kind=kind))
         file = source.labels.of(name)
         shared = source.labels.sharing(file) if file is not None else []
@@ -167,6 +172,8 @@ class _Reader:
     def _read_line(self, line: str, number: int, place: int) -> None:
         raw, image = self.raw, self.raw.images[place]
         found = read_line(line, self.keypoints)
+        if isinstance(found, Refused) and not isinstance(read_line(line, self.keypoints, polygons=True), Refused):
+            found = read_line(line, self.keypoints, polygons=self._polygons)
         if isinstance(found, Refused):
             raw.problems.append(Problem(f"{raw.where(image)}: line {number}", found.reason, kind=found.kind))
             return
@@ -180,6 +187,11 @@ class _Reader:
         image.fractions = not found.pixels
         raw.boxes.add(place, found.corners, label, number, crowd=found.difficult)
 
+    @cached_property
+    def _polygons(self) -> bool:
+        """Whether the data set's lines are polygons where that is clear."""
+        return are_polygons(_lines(self.sources))
+
     def _label(self, line: Line) -> int | None:
         if isinstance(line.category, str):
             return self.by_name.get(line.category)
@@ -192,19 +204,20 @@ class _Reader:
 def _is_labels(file: Path) -> bool:
     """Whether a file has a label."""
     try:
-        return any(not isinstance(read_line(line), Refused) for line in read_lines(file))
+        return any(not isinstance(read_line(line, polygons=True), Refused) for line in read_lines(file))
     except ValueError:
         return False
 
 
 def _names_in_labels(sources: list[Source]) -> list[str]:
     """Class names that the labels themselves hold, as DOTA's do."""
-    names: set[str] = set()
-    for source in sources:
-        for file in source.labels.files:
-            try:
-                found = [read_line(line) for line in read_lines(source.labels.tree.path(file))]
-            except ValueError:
-                continue  # named when its picture is read
-            names |= {line.category for line in found if isinstance(line, Line) and isinstance(line.category, str)}
-    return sorted(names)
+    found = map(read_line, _lines(sources))
+    return sorted({line.category for line in found if isinstance(line, Line) and isinstance(line.category, str)})
+
+
+def _lines(sources: list[Source]) -> Iterator[str]:
+    """All lines of the label files where sources have theirs."""
+    for labels in {id(source.labels): source.labels for source in sources}.values():
+        for file in labels.files:
+            with contextlib.suppress(ValueError):  # no text: named when its picture is read
+                yield from read_lines(labels.tree.path(file))

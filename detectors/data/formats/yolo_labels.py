@@ -6,6 +6,7 @@ them with `save_txt`. DOTA's lines are eight corners in pixels, a class name and
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,13 +33,23 @@ HEADERS = ("imagesource:", "gsd:")
 """Beginnings of DOTA's first lines, which hold no label."""
 
 _AMBIGUOUS = "a line can be read in two ways"
+_POLYGON = "a polygon: the box around it"
+_REPEAT = "for a polygon, repeat its first corner at its end"
 _EXPECTED = "expected 5 numbers (class, center x, center y, width, height), or a class and the corners of a polygon"
 
 
-def read_line(line: str, keypoints: int | None = None) -> Line | Refused:
+def are_polygons(lines: Iterable[str]) -> bool:
+    """Whether some of a data set's lines are polygons beyond doubt, and none has keypoints, a score or a track."""
+    found = map(read_line, lines)
+    remarks = {line.remark for line in found if isinstance(line, Line)}
+    return _POLYGON in remarks and remarks <= {_POLYGON, ""}
+
+
+def read_line(line: str, keypoints: int | None = None, *, polygons: bool = False) -> Line | Refused:
     """A line as a label.
 
-    `keypoints` is the number of values that follow the box of a pose, if that is known.
+    `keypoints` is the number of values that follow the box of a pose, if that is known; with `polygons`, a line that
+    can be read as a polygon or otherwise is one.
 
     >>> read_line("2 0.5 0.5 0.25 0.5")
     Line(category=2.0, corners=(0.375, 0.25, 0.625, 0.75), remark='', pixels=False, difficult=False)
@@ -60,14 +71,16 @@ def read_line(line: str, keypoints: int | None = None) -> Line | Refused:
     tracked = texts[-1].isdecimal() and values[-1] > 1  # more than any coordinate
     if count == 7 and tracked:
         return _finished(values[0], _box(values), "a score and a track are no part of a box: left out", line)
-    if count == 7 and texts[-1] == "1":
-        return Refused(f"a triangle, or a box with a score and the track 1: {line[:80]!r}", _AMBIGUOUS)
-    if keypoints is None and (count - 5) % 3 == 0 and set(values[7::3]) <= {0.0, 1.0}:
-        return Refused(f"a polygon, or a box with keypoints (say `kpt_shape` in data.yaml): {line[:80]!r}", _AMBIGUOUS)
+    if not polygons and count == 7 and texts[-1] == "1":
+        remedy = f"{_REPEAT}; for a box, delete the last two numbers"
+        return Refused(f"a triangle, or a box with a score and the track 1 ({remedy}): {line[:80]!r}", _AMBIGUOUS)
+    if not polygons and keypoints is None and (count - 5) % 3 == 0 and set(values[7::3]) <= {0.0, 1.0}:
+        remedy = f"{_REPEAT}; for keypoints, say `kpt_shape` in data.yaml"
+        return Refused(f"a polygon, or a box with keypoints ({remedy}): {line[:80]!r}", _AMBIGUOUS)
     if count % 2 == 1:
         corners = values[1:-2] if tracked else values[1:]
         x, y = corners[::2], corners[1::2]
-        remark = f"a polygon: the box around it{', without its score and track' if tracked else ''}"
+        remark = f"{_POLYGON}{', without its score and track' if tracked else ''}"
         return _finished(values[0], (min(x), min(y), max(x), max(y)), remark, line)
     return Refused(f"{_EXPECTED}, got {count}: {line[:80]!r}", "a line has an unknown number of columns")
 

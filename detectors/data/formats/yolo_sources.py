@@ -33,7 +33,7 @@ class Source:
         """The pictures, those that a list names but that are not there too."""
         tree = self.labels.tree
         finder = PictureFinder(tree, [self.base, ""])
-        return [Found(tree.located(file), file) for file in self.files] + [finder.find(line) for line in self.lines]
+        return [Found(tree.located(file), file) for file in self.files] + finder.find_all(self.lines)
 
 
 def find_sources(tree: Tree, config: YoloConfig) -> dict[str, list[Source]]:

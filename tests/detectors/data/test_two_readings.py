@@ -74,6 +74,39 @@ def test_a_tiff_is_turned_once(orientation: int, upright: bool, tmp_path: Path) 
     assert dataset[0][0].shape[1:] == (30, 40)
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("drawn", ["stored", "half of stored", "upright", "half of upright"])
+@pytest.mark.parametrize("layout", ["coco", "voc"])
+def test_fractions_are_turned(layout: str, drawn: str, orientation: int, tmp_path: Path) -> None:
+    """The box (1, 2, 11, 12) of the upright picture of 40x30 as fractions."""
+    stored = {1: [1, 2, 11, 12], 3: [1, 2, 11, 12], 6: [2, 29, 12, 39], 8: [18, 1, 28, 11]}[orientation]
+    size = (30, 40) if orientation > 4 else (40, 30)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", size).save(tmp_path / "images/a.png", exif=exif)
+    corners = stored if drawn.endswith("stored") else [1, 2, 11, 12]
+    width, height = size if drawn.endswith("stored") else (40, 30)
+    x1, y1, x2, y2 = (corner / side for corner, side in zip(corners, (width, height) * 2))
+    if drawn.startswith("half"):
+        width, height = width // 2, height // 2
+    if layout == "coco":
+        image = {"id": 1, "file_name": "a.png", "width": width, "height": height}
+        annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        content = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "cat"}]}
+        write_json(tmp_path / "train.json", content)
+    else:
+        box = f"<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+        shape = f"<size><width>{width}</width><height>{height}</height></size>"
+        found = f"<annotation>{shape}<object><name>cat</name><bndbox>{box}</bndbox></object></annotation>"
+        (tmp_path / "annotations").mkdir()
+        (tmp_path / "annotations/a.xml").write_text(found)
+    dataset = load_dataset(tmp_path)
+    close(boxes_of(dataset), {"a": [[1, 2, 11, 12]]})
+    # Only the size of a picture that is not square tells how it was drawn, and not whether it is upside down.
+    assert ("taken to be drawn on the upright" in reasons(dataset.problems)) == (orientation == 3)
+
+
 @pytest.mark.parametrize("mask", ["masks/a.png", "SegmentationClass/a.png", "annotations/panoptic_train/a.png"])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_a_mask_is_no_picture(mask: str, suffix: str, tmp_path: Path) -> None:
@@ -98,6 +131,47 @@ def test_scores_and_tracks_are_no_corners(columns: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("columns", ["0.87 1", "0.5 0.5 1 0.2 0.3 1"])
 def test_lines_with_two_readings_are_refused(columns: str, tmp_path: Path) -> None:
     refused(yolo(tmp_path, columns), "a triangle" if len(columns) < 7 else "kpt_shape")
+
+
+AT_THE_BORDER = {
+    "five corners": ("2 0.5 0.25 0.75 0.25 1.0 0.25 1.0 1.0 0.5 1.0", [20, 7.5, 40, 30]),
+    "eight corners": ("2 0.5 0.25 0.75 0.25 1 0.3 1 0.5 1 1 0.9 1 1 0.9 0.5 1", [20, 7.5, 40, 30]),
+    "a triangle": ("2 0.5 0.25 1 0.25 0.75 1", [20, 7.5, 40, 30]),
+}
+
+
+@pytest.mark.parametrize("name", AT_THE_BORDER)
+@pytest.mark.parametrize("other", ["0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8", "0.1 0.2 0.5 0.3 0.5 0.8"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_polygons_at_the_border_among_polygons(split: str, other: str, name: str, tmp_path: Path) -> None:
+    line, box = AT_THE_BORDER[name]
+    yolo(tmp_path)
+    (tmp_path / "labels/train/a.txt").write_text(f"{line}\n")
+    if split == "val":
+        save_pictures(tmp_path / "images/val")
+        save_labels(tmp_path / "labels/val")
+    (tmp_path / f"labels/{split}/b.txt").write_text(f"1 {other}\n")
+    dataset = load_dataset(tmp_path)
+    assert np.allclose(boxes_of(dataset)["a"], [box])
+    assert not errors(dataset.problems)
+
+
+@pytest.mark.parametrize("name", AT_THE_BORDER)
+@pytest.mark.parametrize(
+    "other", ["0.5 0.5 0.2 0.2", "0.5 0.5 0.2 0.2 0.5 0.5 2 0.4 0.4 1", "0.5 0.5 0.2 0.2 0.9 7", ""]
+)
+def test_polygons_at_the_border_without_a_clear_one(other: str, name: str, tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "labels/train/a.txt").write_text(f"{AT_THE_BORDER[name][0]}\n")
+    text = f"1 {other}\n" if other else f"{AT_THE_BORDER[name][0]}\n"
+    polygon = "0 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8\n" if len(other.split()) > 4 else ""
+    (tmp_path / "labels/train/b.txt").write_text(text + polygon)
+    refused(tmp_path, "for a polygon, repeat its first corner at its end; for")
+    for file in (tmp_path / "labels/train").iterdir():  # what the message says
+        lines = (line.split() for line in file.read_text().splitlines())
+        repeated = (line + line[1:3] if line[0] == "2" else line for line in lines)
+        file.write_text("".join(f"{' '.join(line)}\n" for line in repeated))
+    assert np.allclose(boxes_of(load_dataset(tmp_path))["a"], [AT_THE_BORDER[name][1]])
 
 
 @pytest.mark.parametrize("columns", ["", " 0.87", " 0.87 3"])
@@ -264,6 +338,25 @@ def test_xml_of_another_kind_is_named(root: str, tmp_path: Path) -> None:
     inner = (tmp_path / "Annotations/a.xml").read_text().split("<annotation>")[1].split("</annotation>")[0]
     (tmp_path / "Annotations/a.xml").write_text(f"<{root}>{inner}</{root.split()[0]}>")
     refused(tmp_path, "Annotations/a.xml is XML, but no annotation of Pascal VOC")
+
+
+@pytest.mark.parametrize("name", ["_background_", "__background__"])
+@pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
+def test_boxes_of_the_background_are_boxes(layout: str, name: str, tmp_path: Path) -> None:
+    if layout == "coco":
+        coco(tmp_path, lambda content: content["categories"][0].update(name=name))
+    elif layout == "voc":
+        save_pictures(tmp_path / "JPEGImages")
+        save_xmls(tmp_path / "Annotations")
+        file = tmp_path / "Annotations/a.xml"
+        file.write_text(file.read_text().replace("<name>cat<", f"<name>{name}<"))
+    else:
+        data_yaml(yolo(tmp_path), "images/train")
+        for file in (tmp_path / "data.yaml", tmp_path / "classes.txt"):
+            file.write_text(file.read_text().replace("cat", name))
+    dataset = load_dataset(tmp_path)
+    close(boxes_of(dataset), TRUTH)
+    assert name in dataset.class_names
 
 
 # Files that are left out
