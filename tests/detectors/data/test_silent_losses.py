@@ -288,8 +288,8 @@ def test_objects_too_small_for_the_image_size(size: int, lost: int, enough: int 
             entry["category_id"] = entry["id"]
 
     folder = coco(tmp_path, change)
-    for name in ANIMALS:
-        Image.new("RGB", (3840, 2160)).save(folder / "images" / f"{name}.png")
+    for number, name in enumerate(ANIMALS):
+        Image.new("RGB", (3840, 2160), (number, 0, 0)).save(folder / "images" / f"{name}.png")
     report = check_dataset(folder, image_size=size)
     assert report.ok == (lost == 0)
     if lost:
