@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -233,6 +234,9 @@ def find_inputs(inputs: tuple[str, ...], output: Path) -> list[Path]:
             videos = [file for file in path.rglob("*") if is_video(file)]
             files = sorted([*(tree.path(file) for file in tree.pictures), *videos])
             files = [file for file in files if output.resolve() not in file.resolve().parents]
+            kept = set(files)
+            skipped = [file for file in map(tree.path, tree.files) if file not in kept]
+            print_skipped(path, [file for file in skipped if output.resolve() not in file.resolve().parents])
         elif path.exists():
             files = [path]
         else:
@@ -243,6 +247,16 @@ def find_inputs(inputs: tuple[str, ...], output: Path) -> list[Path]:
             )
         found.update(dict.fromkeys(files))
     return list(found)
+
+
+def print_skipped(folder: Path, files: list[Path]) -> None:
+    """Say how many files of a folder are skipped, by suffix, since some may be pictures of a kind that is not read."""
+    if files:
+        counts = Counter(file.suffix.lower() or "without a suffix" for file in files).most_common()
+        shown = ", ".join(f"{count} {suffix}" for suffix, count in counts[:10])
+        more = f" and {len(counts) - 10} more kinds" if len(counts) > 10 else ""
+        text = f"{folder}: {len(files)} files that are no images or videos by their names are skipped"
+        print(f"note: {text}: {shown}{more}", file=sys.stderr)
 
 
 def drawing_paths(files: list[Path], output: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from detectors import SSD
 from detectors.cli import main
+from detectors.commands.predict import find_inputs
 from detectors.inference.results import as_supervision
 from detectors.inference.video import VideoReader, VideoWriter
 
@@ -216,3 +217,22 @@ def test_predict_without_images(saved: Path, photos: Path, tmp_path: Path, capsy
         assert predict(saved, tmp_path / "out", missing) == 2
         assert str(missing) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("names", "shown"), [(("x.psd",), "1 .psd"), (("x.EPS", "y.eps", "z.dng"), "2 .eps, 1 .dng")])
+def test_files_that_are_skipped_are_counted(
+    names: tuple[str, ...], shown: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "notes.txt").unlink()
+    for name in names:
+        (photos / name).touch()
+    output = photos / "output"
+    output.mkdir()
+    (output / "detections.json").touch()
+    assert len(find_inputs((str(photos),), output)) == 3
+    note = f"note: {photos}: {len(names)} files that are no images or videos by their names are skipped: {shown}\n"
+    assert capsys.readouterr().err == note
+    for name in names:
+        (photos / name).unlink()
+    find_inputs((str(photos),), output)
+    assert not capsys.readouterr().err
