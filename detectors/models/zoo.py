@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import freeze_batch_norm_2d
@@ -17,6 +16,7 @@ from detectors.models.inputs import as_size
 from detectors.models.loss import DetectionLoss, FocalLoss, MultiBoxLoss
 from detectors.models.m2det import M2Det
 from detectors.models.postprocess import PostProcess
+from detectors.models.settings import as_json
 from detectors.models.ssd import SSD
 from detectors.ops.box_coder import BoxCoder
 from pyramids import MLFPN, attach
@@ -165,7 +165,7 @@ def create_detector(
     generic = "m2det" if isinstance(model, M2Det) else "ssd"
     config = {"name": generic, "num_classes": model.num_classes, **settings, "class_names": model.class_names}
     try:
-        model.config = json.loads(json.dumps(config, default=_plain))
+        model.config = json.loads(as_json(config))
     except TypeError:  # a module, class or function among the settings: there is no JSON for it, and no saving
         model.config = None
     return model
@@ -176,13 +176,6 @@ _SETTINGS = {
     *("class_names", "category_ids", "head", "anchors", "anchor_sizes", "aspect_ratios", "anchor_steps", "anchor_clip"),
     *("loss", "box_variances", "frozen_batch_norm"),
 }
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"no JSON for a {type(value).__name__}")
 
 
 def _build(
