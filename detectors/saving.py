@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from detectors.atomic import write_atomically
+from detectors.differences import first_difference
 from detectors.errors import InputError, checked_settings
 from detectors.models.anchors import DefaultBoxes
+from detectors.models.inputs import check_class_names
 from detectors.models.postprocess import PostProcess
-from detectors.models.settings import upgrade_config
+from detectors.models.settings import as_json, upgrade_config
 from detectors.models.ssd import SSD
 from detectors.models.zoo import LOSSES, create_detector
 from detectors.released import load_released_checkpoint, read_state_dict
@@ -146,60 +148,41 @@ def describe(model: SSD) -> dict[str, Any]:
             raise InputError(f"the detector's {name} is a {type(part).__name__}, which no config can rebuild")
     assert isinstance(model.anchors, DefaultBoxes)  # by the check of kinds
     anchors, coder = model.anchors.settings(), model.loss.box_coder
-    if model.postprocess.box_coder.variances != coder.variances:
+    if tuple(model.postprocess.box_coder.variances) != tuple(coder.variances):
         raise InputError("loss and postprocess have box coders of different variances, which no config can rebuild")
-    config = {
-        **model.config,
-        "image_size": model.image_size,
-        "image_mean": model.image_mean.flatten().tolist(),
-        "image_std": model.image_std.flatten().tolist(),
-        "antialias": model.antialias,
-        "class_names": model.class_names,
-        "category_ids": model.category_ids,
-        "anchor_sizes": anchors["anchor_sizes"],
-        "aspect_ratios": anchors["aspect_ratios"],
-        "anchor_steps": anchors["steps"],
-        "anchor_clip": anchors["clip"],
-        "loss": losses[type(model.loss)],
-        "loss_kwargs": model.loss.settings(),
-        "postprocess_kwargs": model.postprocess.settings(),
-        "box_variances": coder.variances,
-        "frozen_batch_norm": any(isinstance(m, _FROZEN_NORMS) for m in model.modules()),
-    }
-    _compare(model, config)
-    plain: dict[str, Any] = json.loads(json.dumps(config))
+    try:
+        config = {
+            **model.config,
+            "num_classes": model.num_classes,
+            "image_size": model.image_size,
+            "image_mean": model.image_mean.flatten().tolist(),
+            "image_std": model.image_std.flatten().tolist(),
+            "antialias": model.antialias,
+            "class_names": check_class_names(model.class_names, model.num_classes),
+            "category_ids": model.category_ids,
+            "anchor_sizes": anchors["anchor_sizes"],
+            "aspect_ratios": anchors["aspect_ratios"],
+            "anchor_steps": anchors["steps"],
+            "anchor_clip": anchors["clip"],
+            "loss": losses[type(model.loss)],
+            "loss_kwargs": model.loss.settings(),
+            "postprocess_kwargs": model.postprocess.settings(),
+            "box_variances": coder.variances,
+            "frozen_batch_norm": any(isinstance(m, _FROZEN_NORMS) for m in model.modules()),
+        }
+        plain: dict[str, Any] = json.loads(as_json(config))
+        with torch.random.fork_rng(devices=[]), weightless():
+            rebuilt = create_detector(**plain)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"no config can rebuild this detector as it is now: {error}") from error
+    difference = first_difference(model, rebuilt)
+    if difference is not None:
+        name, ours, theirs = difference
+        raise InputError(
+            f"this detector was changed since create_detector built it, and no config can rebuild it: {name} is "
+            f"{ours}, built it would be {theirs}; save its state_dict() instead"
+        )
     return plain
-
-
-def _compare(model: SSD, config: dict[str, Any]) -> None:
-    """Check that a config rebuilds a detector's layers; costs no weights.
-
-    Raises:
-        ValueError: if it does not; names the first layer that differs.
-    """
-    with torch.random.fork_rng(devices=[]), weightless():
-        rebuilt = create_detector(**config)
-    ours, theirs = _layers(model), _layers(rebuilt)
-    for name in [*ours, *theirs]:
-        if ours.get(name) != theirs.get(name):
-            raise InputError(
-                f"this detector was changed since create_detector built it, and no config can rebuild it: {name} is "
-                f"{ours.get(name, 'missing')}, built it would be {theirs.get(name, 'missing')}; save its state_dict() "
-                "instead"
-            )
-
-
-def _layers(model: SSD) -> dict[str, str]:
-    """Each layer's class and settings in words.
-
-    Synchronized batch norms count as plain ones, and their momentum does not count: both are a matter of the training.
-    """
-    names = {"SyncBatchNorm": "BatchNorm2d", "SyncBatchNormAct": "BatchNormAct2d"}
-    layers = {name: (type(layer).__name__, layer.extra_repr()) for name, layer in model.named_modules() if name}
-    return {
-        name: f"{names.get(kind, kind)}({re.sub(r', momentum=[^,]+', '', settings) if 'Norm' in kind else settings})"
-        for name, (kind, settings) in layers.items()
-    }
 
 
 def build(text: str, source: Path) -> SSD:

@@ -90,7 +90,7 @@ def part_flops(model: "SSD") -> dict[str, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     assert model.image_size is not None
-    image = torch.empty(1, 3, *model.image_size, device=model.image_mean.device)
+    image = torch.empty(1, len(model.image_mean), *model.image_size, device=model.image_mean.device)
     training = model.training
     counts = {}
     with torch.no_grad():

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from detectors.errors import InputError
 
 PARTS = ("backbone", "neck", "loss", "postprocess")
@@ -59,6 +61,24 @@ def format_settings(settings: Mapping[str, Any]) -> list[str]:
         own = {f"{part}.{key}": x for key, x in value.items()} if split else {name: value}
         texts += [f"{key}={json.dumps(x)}" for key, x in own.items()]
     return texts
+
+
+def as_json(value: Any) -> str:
+    """A setting as JSON; NumPy's numbers and arrays count as Python's.
+
+    Raises:
+        TypeError: for what JSON does not have, such as a class or a module.
+
+    >>> as_json({"score_threshold": np.float32(0.25)})
+    '{"score_threshold": 0.25}'
+    """
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"no JSON for a {type(value).__name__}")
 
 
 _DETECTOR_0_1 = {

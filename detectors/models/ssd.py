@@ -29,6 +29,16 @@ from detectors.models.postprocess import PostProcess
 from pyramids import FeaturePyramid
 
 
+def _check_parts(anchors: object, head: object, loss: object) -> None:
+    generates = callable(anchors) and hasattr(anchors, "boxes_per_location") and not isinstance(anchors, type)
+    if anchors is not None and not generates:
+        raise TypeError(f"anchors is a generator of default boxes, such as DefaultBoxes(): got {anchors!r}")
+    if head is not None and not isinstance(head, nn.Module):
+        raise TypeError(f"head is a module, such as SSDHead: got {head!r}")
+    if loss is not None and not isinstance(loss, DetectionLoss):
+        raise TypeError(f"loss is a DetectionLoss, such as MultiBoxLoss(): got {loss!r}")
+
+
 class SSD(Detector, DetectorMethods):
     """A single-shot detector on any backbone with any neck, under torchvision's detection contract.
 
@@ -54,6 +64,7 @@ class SSD(Detector, DetectorMethods):
         category_ids: ids of the labels from 1 on in the data set that the model was trained on; saved with the model.
 
     Raises:
+        TypeError: for a part of another kind.
         ValueError: for fewer than 2 classes, names that do not fit them or that two classes share, or an image size too
             small for the neck.
 
@@ -91,6 +102,7 @@ class SSD(Detector, DetectorMethods):
             raise ValueError(f"{num_classes - 1} classes need as many category_ids: got {list(category_ids)}")
         self.category_ids = None if category_ids is None else [int(number) for number in category_ids]
         self.image_size = as_size(image_size)
+        _check_parts(anchors, head, loss)
         self.antialias = antialias
         self.loss = loss or MultiBoxLoss()
         self.postprocess = postprocess or PostProcess(box_coder=self.loss.box_coder)

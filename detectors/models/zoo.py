@@ -3,9 +3,9 @@
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
-import numpy as np
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import freeze_batch_norm_2d
@@ -17,6 +17,7 @@ from detectors.models.inputs import as_size
 from detectors.models.loss import DetectionLoss, FocalLoss, MultiBoxLoss
 from detectors.models.m2det import M2Det
 from detectors.models.postprocess import PostProcess
+from detectors.models.settings import as_json
 from detectors.models.ssd import SSD
 from detectors.ops.box_coder import BoxCoder
 from pyramids import MLFPN, attach
@@ -128,7 +129,8 @@ def create_detector(
 
     Raises:
         ValueError: for an unknown name, backbone, neck or loss; suggests the nearest.
-        TypeError: for a setting that nothing takes. For an M2Det on another neck.
+        TypeError: for a setting that nothing takes, or that a part given as a module leaves no place for. For an M2Det
+            on another neck.
 
     >>> from detectors import create_detector
     >>> small = {"num_levels": 2, "channels": 32}
@@ -153,6 +155,7 @@ def create_detector(
         else:
             raise SettingsError(f"{part} is a mapping of arguments: got {own!r}")
     settings |= detector_settings
+    _check_unused(detector_settings, parts)
     unknown = sorted(settings.keys() - _SETTINGS - parts.keys())
     if unknown:
         raise SettingsError(
@@ -165,7 +168,7 @@ def create_detector(
     generic = "m2det" if isinstance(model, M2Det) else "ssd"
     config = {"name": generic, "num_classes": model.num_classes, **settings, "class_names": model.class_names}
     try:
-        model.config = json.loads(json.dumps(config, default=_plain))
+        model.config = json.loads(as_json(config))
     except TypeError:  # a module, class or function among the settings: there is no JSON for it, and no saving
         model.config = None
     return model
@@ -178,11 +181,24 @@ _SETTINGS = {
 }
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"no JSON for a {type(value).__name__}")
+_OF_DEFAULT_BOXES = ("anchor_sizes", "aspect_ratios", "anchor_steps", "anchor_clip")
+
+
+def _check_unused(settings: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Refuse settings of a part that is given as a module, which has its own.
+
+    Raises:
+        TypeError: names them.
+    """
+    given = {name for name, value in settings.items() if value is not None}
+    if "anchors" in given and (unused := sorted(given.intersection(_OF_DEFAULT_BOXES))):
+        raise SettingsError(f"the anchors are built already and take no settings: got {unused}")
+    if isinstance(settings.get("loss"), DetectionLoss):
+        unused = [*sorted(parts["loss_kwargs"]), *sorted(given & {"box_variances"})]
+        if unused:
+            raise SettingsError(f"the loss is built already and takes no arguments: got {unused}")
+    if "box_variances" in given and "box_coder" in parts["loss_kwargs"]:
+        raise SettingsError("box_variances are those of the loss's box coder: give them or loss_kwargs' box_coder")
 
 
 def _build(
@@ -223,11 +239,14 @@ def _build(
         if loss not in LOSSES:
             raise InputError(f"loss is one of {sorted(LOSSES)} or a DetectionLoss: got {loss!r}")
         loss = LOSSES[loss](**{"box_coder": BoxCoder(box_variances), **loss_kwargs})
-    elif loss_kwargs:
-        raise TypeError(f"the loss is built already and takes no arguments: got {sorted(loss_kwargs)}")
+    elif not isinstance(loss, DetectionLoss):
+        raise SettingsError(f"loss is one of {sorted(LOSSES)} or a DetectionLoss: got {loss!r}")
     if anchors is None:
         anchors = DefaultBoxes(anchor_sizes, aspect_ratios=aspect_ratios, steps=anchor_steps, clip=anchor_clip)
     size = as_size(image_size)
+    channels = backbone_kwargs.get("in_chans", 3)
+    if isinstance(channels, bool) or not isinstance(channels, Integral) or channels < 1:
+        raise SettingsError(f"in_chans of the backbone is a number of channels from 1 on: got {channels!r}")
     pyramid = attach(
         backbone,
         neck,
@@ -241,9 +260,8 @@ def _build(
     # Images are normalized as the backbone's weights want it, unless the caller says otherwise.
     cfg = timm.get_pretrained_cfg(backbone) if isinstance(backbone, str) and image_mean is None else None
     mean, std = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if cfg is None else (cfg.mean, cfg.std)
-    channels = backbone_kwargs.get("in_chans", 3)
     if channels != 3:  # timm sums or repeats the weights of RGB; their mean statistics fit each channel best
-        mean, std = ([sum(values) / len(values)] * channels for values in (mean, std))
+        mean, std = ([sum(values) / len(values)] * int(channels) for values in (mean, std))
     model = kind(
         pyramid,
         num_classes,

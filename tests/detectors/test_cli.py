@@ -65,6 +65,13 @@ def test_info_with_settings(capsys):
     assert f"{40 * 56 * 4:,}" in output
 
 
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_info_of_images_of_other_channels(capsys, channels):
+    setting = f"backbone.in_chans={channels}"
+    assert main(["info", "ssd_320_efficientnet_lite0", "--num-classes", "3", "--settings", setting]) == 0
+    assert "backbone" in capsys.readouterr().out
+
+
 def test_models(capsys):
     assert main(["models"]) == 0
     assert "m2det_320_efficientnet_lite0" in capsys.readouterr().out
@@ -78,6 +85,15 @@ def test_models(capsys):
         (["info", "m2det_320_vgg16", "--settings", "neck.num_levels=0"], "num_levels"),
         (["info", "m2det_320_vgg16", "--settings", "loss.iou_threshold=half"], "a setting does not fit: '<'"),
         (["info", "m2det_320_vgg16", "--settings", "neck.level=2"], "unexpected keyword argument 'level'"),
+        *(
+            (["info", "ssd_320_efficientnet_lite0", "--settings", setting], message)
+            for setting, message in [
+                ("anchors=3", "anchors is a generator of default boxes, such as DefaultBoxes(): got 3"),
+                ("head=x", "head is a module, such as SSDHead: got 'x'"),
+                ("loss=[1]", "loss is one of ['focal', 'multibox'] or a DetectionLoss: got [1]"),
+                ("backbone.in_chans=x", "in_chans of the backbone is a number of channels from 1 on: got 'x'"),
+            ]
+        ),
         (["info", "m2det_320_vgg16", "--settings", "nek=fpn"], "['nek'] are no settings of a detector"),
         (["info", "m2det_320_vgg16", "--settings", "postprocess.nms=soft"], "unknown NMS method 'soft'"),
         (["info", "m2det_320_vgg16", "--image-size", "64"], "needs maps of at least 33x33"),

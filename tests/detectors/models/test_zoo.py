@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from detectors import SSD, M2Det, create_detector, list_detectors
+from detectors import SSD, BoxCoder, DefaultBoxes, FocalLoss, InputError, M2Det, create_detector, list_detectors
 from detectors.models.zoo import preset
 from detectors.saving import load, save
 from pyramids import BFP, FPN, MLFPN
@@ -203,3 +204,45 @@ def test_anchor_sizes_replace_the_pattern(tiny):
 def test_errors(arguments, error, message):
     with pytest.raises(error, match=message):
         create_detector(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"anchors": DefaultBoxes(), "anchor_sizes": (0.1, 0.2, 0.3, 0.4)},
+            r"anchors are built .* got \['anchor_sizes'",
+        ),
+        (
+            {"anchors": DefaultBoxes(), "aspect_ratios": (2.0,), "anchor_clip": False, "anchor_steps": (8, 16, 32)},
+            r"got \['anchor_clip', 'anchor_steps', 'aspect_ratios'\]",
+        ),
+        ({"loss": FocalLoss(), "box_variances": (0.2, 0.3)}, r"the loss is built .* got \['box_variances'\]"),
+        ({"loss": FocalLoss(), "loss_kwargs": {"alpha": 0.3}}, r"the loss is built .* got \['alpha'\]"),
+        (
+            {"loss_kwargs": {"box_coder": BoxCoder()}, "box_variances": (0.2, 0.3)},
+            "give them or loss_kwargs' box_coder",
+        ),
+    ],
+)
+def test_settings_that_a_built_part_would_drop(tiny, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        tiny(**arguments)
+
+
+def test_a_built_part_replaces_the_settings_of_a_preset():
+    model = on_meta("ssd_300_vgg16", anchors=DefaultBoxes(), anchor_sizes=None)
+    assert model.anchors.anchor_sizes is None
+
+
+@pytest.mark.parametrize("wrong", [3, "wide", [1, 2], nn.ReLU, DefaultBoxes])
+@pytest.mark.parametrize("part", ["anchors", "head", "loss"])
+def test_parts_of_another_kind(tiny, part, wrong):
+    with pytest.raises((TypeError, InputError), match=rf"^{part} is .*: got "):
+        tiny(**{part: wrong})
+
+
+@pytest.mark.parametrize("wrong", ["x", 0, -1, 1.5, True, None])
+def test_channels_of_another_kind(tiny, wrong):
+    with pytest.raises(TypeError, match=r"^in_chans of the backbone is a number of channels from 1 on: got"):
+        tiny(backbone_kwargs={"in_chans": wrong})
