@@ -81,24 +81,23 @@ def _open_datasets(config: TrainConfig, channels: Channels) -> tuple[DetectionDa
         raise InputError(f"split '{config.train_split}' of {config.data} has images but not one usable box")
     others = [name for name in ("val", "test") if name in folder.splits and name != config.train_split]
     name, val = config.val_split or next(iter(others), None), None
+    if config.val_fraction is not None and "val" in others:
+        raise InputError(f"{config.data} has a split 'val' to evaluate on: leave out --val-fraction")
+    if config.val_fraction is None and name is not None:
+        val = load(name, transforms=evaluation_transforms(), class_names=train.class_names)
+    read = {config.train_split: train} if val is None else {config.train_split: train, str(name): val}
+    shared = shared_pictures(read)
+    for split, dataset in read.items():
+        of_all = [*no_boxes(dataset.records, split), *(problem for problem in shared if problem.where == split)]
+        report_problems(split, dataset.problems + of_all, strict=config.strict)
     if config.val_fraction is not None:
-        if "val" in others:
-            raise InputError(f"{config.data} has a split 'val' to evaluate on: leave out --val-fraction")
         train, val = hold_out(train, config.val_fraction, config.split_seed)
         val.transforms = evaluation_transforms()
         name = f"held out of {config.train_split}"
-    elif name is not None:
-        val = load(name, transforms=evaluation_transforms(), class_names=train.class_names)
-    for split, dataset in ((config.train_split, train), (name, val)):
-        if dataset is not None:
-            if dataset is train:
-                report_problems(str(split), dataset.problems, strict=config.strict)
-            elif config.val_fraction is None:
-                shared = shared_pictures({config.train_split: train, str(name): dataset})
-                own = [*dataset.problems, *no_boxes(dataset.records, str(name)), *shared]
-                report_problems(str(name), own, strict=config.strict)
-            boxes = sum(len(record.labels) for record in dataset.records)
-            LOGGER.info("%s: %d images, %d boxes, %d classes", split, len(dataset), boxes, len(dataset.class_names))
+    for split, used in {config.train_split: train, str(name): val}.items():
+        if used is not None:
+            boxes = sum(len(record.labels) for record in used.records)
+            LOGGER.info("%s: %d images, %d boxes, %d classes", split, len(used), boxes, len(used.class_names))
     if val is None:
         LOGGER.warning(
             "no split to evaluate on (%s has only %s): best is last; --val-fraction 0.1 would hold images out",
