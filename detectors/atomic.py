@@ -1,8 +1,25 @@
-"""Atomic file writes."""
+"""Atomic file writes, and the check of where they go."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that no file can be written to, before the work on what would be in it.
+
+    Raises:
+        FileNotFoundError: if there is no folder to write it to.
+        IsADirectoryError: if it is a folder itself.
+
+    >>> import tempfile
+    >>> check_target(Path(tempfile.mkdtemp()) / "notes.txt")
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: expected a file to write")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:

@@ -34,11 +34,14 @@ class Export:
     """Data folder whose images calibrate INT8: its split train, or else the first that it has."""
     calibration_images: int = 300
     """Most images that calibrate."""
-    image_size: int | tuple[int, int] = 512
-    """Side, or height and width, to which images are stretched for the authors' checkpoints; others know theirs."""
+    image_size: int | tuple[int, int] | None = None
+    """Side, or height and width, to which images are stretched: for the authors' checkpoints, by default 512, and for
+    detectors that were made without one; others know theirs."""
 
     def run(self) -> int:
+        from detectors.atomic import check_target
         from detectors.inference.export import export_onnx, export_program
+        from detectors.inference.forms import export_size
         from detectors.inference.quantize import export_openvino
         from detectors.saving import load
 
@@ -49,12 +52,16 @@ class Export:
             raise InputError("--int8 and --data go together: the images of a data folder calibrate INT8")
         if self.calibration_images < 1:
             raise InputError(f"--calibration-images is at least 1: got {self.calibration_images}")
-        detector = load(self.checkpoint, image_size=self.image_size)
-        files = [self.output]
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"--batch-size is at least 1, or None for any: got {self.batch_size}")
+        files = [self.output, *([self.output.with_suffix(".bin")] if format == "openvino" else [])]
+        for file in files:
+            check_target(file)
+        detector = load(self.checkpoint, image_size=self.image_size or 512)
+        detector.image_size = export_size(detector, self.image_size)
         if format == "openvino":
             images = None if self.data is None else calibration(detector, self.data, self.calibration_images)
             export_openvino(detector, self.output, calibration=images)
-            files.append(self.output.with_suffix(".bin"))
         else:
             export = export_onnx if format == "onnx" else export_program
             post = not self.without_postprocessing

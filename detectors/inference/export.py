@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectors.atomic import write_atomically
+from detectors.atomic import check_target, write_atomically
 from detectors.errors import InputError
 from detectors.inference.agreement import Run, check_detections, check_raw, probe
 from detectors.inference.forms import FixedForm, RawForm, export_size, frozen_copy, trace
@@ -49,7 +49,8 @@ def export_onnx(
     Raises:
         ImportError: if onnx, onnxscript or onnxruntime is missing; says what to install.
         TypeError: for anything but an `SSD`, such as a deployed detector.
-        ValueError: for a batch size below 1, a folder that does not exist, or a missing or contradicting image size.
+        ValueError: for a batch size below 1, or a missing or contradicting image size.
+        OSError: for a folder as `path`, or a path in a folder that does not exist.
         RuntimeError: if the exported model does not agree with the detector; nothing is written then.
 
     >>> import tempfile
@@ -79,7 +80,7 @@ def export_program(
     suppression operator.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as `export_onnx`.
+        TypeError, ValueError, OSError, RuntimeError: as `export_onnx`.
 
     >>> import tempfile
     >>> from detectors import create_detector
@@ -151,8 +152,7 @@ def _export(
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size is at least 1, or None for any: got {batch_size}")
     size = export_size(detector, image_size)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+    check_target(path)
     images, sizes = probe(batch_size or 2, len(model.image_mean), size)
     # A batch of any size is shown one that tracing did not see.
     others = [probe(3, len(model.image_mean), size)] if batch_size is None else []

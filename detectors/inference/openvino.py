@@ -93,7 +93,8 @@ class OpenVINODetector(InferenceDetector):
     Raises:
         ImportError: if openvino is missing; says what to install.
         TypeError: for anything but an `SSD`.
-        ValueError: for another dtype, a detector without an image size, or a network of another detector.
+        ValueError: for another dtype, a detector without an image size, or a network that is damaged or of
+            another detector.
 
     >>> import torch
     >>> from detectors import create_detector
@@ -130,7 +131,12 @@ class OpenVINODetector(InferenceDetector):
     def _check_network(self, detector: SSD, path: str | os.PathLike[str]) -> None:
         import openvino
 
-        model, (height, width) = self.network.model(), export_size(detector, None)
+        try:
+            model = self.network.model()
+        except RuntimeError as error:  # all that OpenVINO raises
+            reason = str(error).strip().rpartition("\n")[2]
+            raise InputError(f"{path} and its .bin are no whole network of OpenVINO: {reason}") from error
+        height, width = export_size(detector, None)
         priors = len(RawForm(detector, (height, width)).priors)
         taken = [port.partial_shape for port in (*model.inputs, *model.outputs)]
         expected = [

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectors.atomic import write_atomically
+from detectors.atomic import check_target, write_atomically
 from detectors.errors import InputError
 from detectors.inference.agreement import check_raw, probe
 from detectors.inference.export import need
@@ -41,6 +41,7 @@ def export_openvino(
         ImportError: if openvino or nncf is missing; says what to install.
         TypeError: for anything but an `SSD`, such as a deployed detector.
         ValueError: for a path without the suffix `.xml`, an empty calibration, or batches of another shape.
+        OSError: for a folder in the place of one of the files, or a path in a folder that does not exist.
         RuntimeError: if the float32 network does not agree with the detector; nothing is written then.
 
     >>> import tempfile
@@ -56,8 +57,8 @@ def export_openvino(
     path = Path(path)
     if path.suffix != ".xml":
         raise InputError(f"OpenVINO's files are an .xml and a .bin beside it: got {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+    for file in (path, path.with_suffix(".bin")):
+        check_target(file)
     model = frozen_copy(detector)
     size = export_size(model, None)
     samples = None if calibration is None else _samples(calibration, size, len(model.image_mean))

@@ -33,6 +33,40 @@ def test_export(saved, tmp_path, capsys, monkeypatch, kind, exporter):
     assert "checked against the detector, 2.5 MB" in capsys.readouterr().out.replace("\n", " ")
 
 
+@pytest.mark.parametrize("kind", ["onnx", "pt2", "xml"])
+def test_a_folder_as_the_output_is_refused_before_any_work(tmp_path, capsys, kind):
+    folder = tmp_path / f"folder.{kind}"
+    folder.mkdir()
+    assert main(["export", "--checkpoint", "none", "--output", str(folder)]) == 2
+    assert f"{folder} is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [["96"], ["64", "96"]])
+def test_export_of_a_detector_without_an_image_size(tiny, tmp_path, size):
+    tiny(image_size=None).save_pretrained(tmp_path / "free")
+    words = ["--checkpoint", str(tmp_path / "free"), "--output", str(tmp_path / "free.pt2"), "--without-postprocessing"]
+    assert main(["export", *words, "--image-size", *size]) == 0
+    height, width = int(size[0]), int(size[-1])
+    boxes, _ = torch.export.load(tmp_path / "free.pt2").module()(torch.rand(1, 3, height, width))
+    assert boxes.shape[-1] == 4
+
+
+@pytest.mark.parametrize(
+    ("own", "options", "message"),
+    [
+        (None, [], "takes images of any size, and an exported one takes a single one: give image_size"),
+        (64, ["--image-size", "96"], "this detector takes images of (64, 64), not of (96, 96)"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["onnx", "xml"])
+def test_an_image_size_that_is_missing_or_another(tiny, tmp_path, capsys, own, options, message, kind):
+    tiny(image_size=own).save_pretrained(tmp_path / "saved")
+    output = tmp_path / f"x.{kind}"
+    assert main(["export", "--checkpoint", str(tmp_path / "saved"), "--output", str(output), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_info(capsys):
     assert main(["info", "m2det_320_vgg16"]) == 0
     output = capsys.readouterr().out
@@ -100,6 +134,17 @@ def test_models(capsys):
         (["export", "--checkpoint", "none", "--output", "x.tflite"], "--output ends with .onnx, .pt2 or .xml"),
         (["export", "--checkpoint", "none", "--output", "x.xml", "--int8"], "--int8 and --data go together"),
         (["export", "--checkpoint", "none", "--output", "x.onnx", "--int8"], "--int8 is of OpenVINO's format"),
+        *(
+            (
+                ["export", "--checkpoint", "none", "--output", f"x.{kind}", "--batch-size", count],
+                "--batch-size is at least",
+            )
+            for kind, count in [("onnx", "0"), ("pt2", "-1"), ("xml", "0")]
+        ),
+        *(
+            (["export", "--checkpoint", "none", "--output", f"none/x.{kind}"], "no folder none to write")
+            for kind in ("onnx", "pt2", "xml")
+        ),
         (["export", "--checkpoint", "none", "--output", "x.onnx"], "no checkpoint at none"),
         (["predict", "x.jpg", "--checkpoint", "none", "--output", "out", "--threshold", "2"], "threshold"),
     ],

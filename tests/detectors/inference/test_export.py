@@ -234,6 +234,9 @@ def test_bad_requests(tiny, tmp_path):
         export_program(model, tmp_path / "detector.pt2", batch_size=0)
     with pytest.raises(FileNotFoundError, match="no folder"):
         export_program(model, tmp_path / "none" / "detector.pt2")
+    for export in (export_program, export_onnx):
+        with pytest.raises(IsADirectoryError, match="is a folder: expected a file to write"):
+            export(model, tmp_path)
     with pytest.raises(ValueError, match=r"images of \(64, 64\), not of \(32, 32\)"):
         export_program(model, tmp_path / "detector.pt2", image_size=32)
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from detectors.cli import main
+from detectors.errors import InputError
 from detectors.inference.export import export_program
 from detectors.inference.multiscale import MultiScale
 from detectors.inference.quantize import export_openvino
@@ -188,3 +189,36 @@ def test_a_precision_that_the_processor_lacks_is_told(model, deployed, monkeypat
     monkeypatch.setattr(openvino.Core, "get_property", lambda *arguments: ["FP32"])
     with pytest.warns(UserWarning, match=r"no instructions for torch.bfloat16: OpenVINO computes in float32"):
         model.deploy(engine="openvino", dtype=torch.bfloat16)
+
+
+@pytest.fixture(scope="module")
+def network(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("network") / "network.xml"
+    export_openvino(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda graph, weights: (b"junk", weights),
+        lambda graph, weights: (b"", b""),
+        lambda graph, weights: (graph[: len(graph) // 2], weights),
+        lambda graph, weights: (graph, weights[:-4]),
+        lambda graph, weights: (graph.replace(b"Convolution", b"Revolution"), weights),
+    ],
+)
+def test_a_damaged_network_is_named(model, network, tmp_path, damage):
+    graph, weights = damage(network.read_bytes(), network.with_suffix(".bin").read_bytes())
+    path = tmp_path / "damaged.xml"
+    path.write_bytes(graph)
+    path.with_suffix(".bin").write_bytes(weights)
+    with pytest.raises(InputError, match=r"^.*damaged\.xml and its \.bin are no whole network of OpenVINO: [^\n]+$"):
+        model.deploy(engine="openvino", network=path)
+
+
+@pytest.mark.parametrize("name", ["network.xml", "network.bin"])
+def test_a_folder_in_the_place_of_a_file(model, tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(IsADirectoryError, match=rf"{name} is a folder"):
+        export_openvino(model, tmp_path / "network.xml")
