@@ -33,8 +33,9 @@ class Eval:
     """Write pr.png and detections.png to this folder."""
     format: Literal["coco", "voc", "yolo"] | None = None
     """Layout of the data; found by its shape if not given."""
-    image_size: int | tuple[int, int] = 512
-    """Side, or height and width, to which images are stretched for the authors' checkpoints; others know theirs."""
+    image_size: int | tuple[int, int] | None = None
+    """Side, or height and width, to which images are stretched: for the authors' checkpoints, by default 512, and for
+    detectors that were made without one; others know theirs."""
     batch_size: int = 16
     """Images at once."""
     max_detections: int = 100
@@ -59,6 +60,7 @@ class Eval:
         from detectors.data import evaluation_transforms, find_splits, hold_out, load_dataset
         from detectors.data.images import as_channels
         from detectors.data.problems import errors, grouped
+        from detectors.inference.forms import export_size
         from detectors.saving import load
         from detectors.training.evaluation import CocoResult, allow_detections, crowding, detect
         from detectors.training.pictures import draw_comparison, draw_precision
@@ -77,7 +79,10 @@ class Eval:
         splits = find_splits(self.data, self.format)
         split = self.split or next((name for name in ("test", "val") if name in splits), splits[0])
         device = choose_device(self.device)
-        detector = load(self.checkpoint, image_size=self.image_size).to(device).eval()
+        detector = load(self.checkpoint, image_size=self.image_size or 512)
+        if self.image_size is not None:
+            detector.image_size = export_size(detector, self.image_size)
+        detector = detector.to(device).eval()
         dataset = load_dataset(
             self.data,
             split,

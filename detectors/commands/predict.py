@@ -44,8 +44,9 @@ class Predict:
     """Draw boxes of at least this score."""
     annotations: Path | None = None
     """A COCO file that names the images: its image ids are written. Otherwise images count from 1."""
-    image_size: int | tuple[int, int] = 512
-    """Side, or height and width, to which images are stretched for the authors' checkpoints; others know theirs."""
+    image_size: int | tuple[int, int] | None = None
+    """Side, or height and width, to which images are stretched: for the authors' checkpoints, by default 512, and for
+    detectors that were made without one; others know theirs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes a GPU if there is one."""
     engine: Literal["torch", "openvino"] = "torch"
@@ -62,6 +63,7 @@ class Predict:
     def run(self) -> int:
         import torch
 
+        from detectors.inference.forms import export_size
         from detectors.inference.results import SUFFIXES, write_results
         from detectors.saving import load
         from detectors.training.run_log import write_json
@@ -74,7 +76,10 @@ class Predict:
         device = "cpu" if self.engine == "openvino" and self.device == "auto" else choose_device(self.device)
         if self.engine == "openvino" and device != "cpu":
             raise InputError(f"--engine openvino runs on the CPU: got --device {device}")
-        detector = load(self.checkpoint, image_size=self.image_size).to(device)
+        detector = load(self.checkpoint, image_size=self.image_size or 512)
+        if self.image_size is not None:
+            detector.image_size = export_size(detector, self.image_size)
+        detector = detector.to(device)
         precision = choose_precision(device) if self.precision == "auto" else self.precision
         deployed = detector.deploy(
             engine=self.engine,

@@ -40,13 +40,15 @@ class Serve:
     """Refuse larger files."""
     max_megapixels: float = 50.0
     """Refuse pictures of more pixels."""
-    image_size: int | tuple[int, int] = 512
-    """Side, or height and width, to which images are stretched for the authors' checkpoints; others know theirs."""
+    image_size: int | tuple[int, int] | None = None
+    """Side, or height and width, to which images are stretched: for the authors' checkpoints, by default 512, and for
+    detectors that were made without one; others know theirs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes a GPU if there is one."""
 
     def run(self) -> int:
         from detectors.commands.predict import choose_device
+        from detectors.inference.forms import export_size
         from detectors.saving import load
 
         if not 0 <= self.threshold <= 1:
@@ -56,13 +58,16 @@ class Serve:
         for name, value in (("megabytes", self.max_megabytes), ("megapixels", self.max_megapixels)):
             if not value > 0:
                 raise InputError(f"--max-{name} is above 0: got {value}")
-        detector = load(self.checkpoint, image_size=self.image_size).to(choose_device(self.device)).deploy()
+        detector = load(self.checkpoint, image_size=self.image_size or 512)
+        if self.image_size is not None:
+            detector.image_size = export_size(detector, self.image_size)
+        deployed = detector.to(choose_device(self.device)).deploy()
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the page asks no other host for anything
         try:
             import gradio
         except ImportError as error:
             raise InputError(f"the page needs {error.name}: pip install 'feature-pyramids[train,serve]'") from error
-        session = Viewer(detector, self.max_megabytes, self.max_megapixels)
+        session = Viewer(deployed, self.max_megabytes, self.max_megapixels)
         session.warm_up()
         page = build_page(session, self.threshold, title=f"Detector: {Path(self.checkpoint).name}")
         _, address, _ = page.launch(

@@ -6,8 +6,9 @@ import sys
 import pytest
 import torch
 
-from detectors import BoxCoder, InputError
+from detectors import SSD, BoxCoder, InputError
 from detectors.cli import main
+from detectors.data import SyntheticScales, export_coco
 
 
 @pytest.fixture
@@ -224,3 +225,27 @@ def test_as_a_program():
     result = subprocess.run([sys.executable, "-m", "detectors", "--help"], capture_output=True, text=True, check=True)
     for command in ("train", "eval", "predict", "check", "export", "info", "models"):
         assert command in result.stdout
+
+
+@pytest.mark.parametrize("command", ["predict", "eval", "serve"])
+def test_another_image_size_than_the_detectors_is_refused(command, saved, tmp_path, capsys):
+    export_coco(tmp_path / "data", {"val": SyntheticScales.easy(1)})
+    words = {
+        "predict": [str(tmp_path / "data"), "--output", str(tmp_path / "out")],
+        "eval": ["--data", str(tmp_path / "data")],
+        "serve": [],
+    }
+    assert main([command, *words[command], "--checkpoint", str(saved), "--image-size", "96"]) == 2
+    assert "this detector takes images of (64, 64), not of (96, 96)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "expected"), [([], None), (["96"], (96, 96)), (["64", "96"], (64, 96))])
+def test_a_detector_of_any_size_predicts_at_the_size_that_is_given(size, expected, tiny, tmp_path, monkeypatch):
+    tiny(image_size=None).save_pretrained(tmp_path / "free")
+    export_coco(tmp_path / "data", {"val": SyntheticScales.easy(1)})
+    sizes = []
+    deploy = SSD.deploy
+    monkeypatch.setattr(SSD, "deploy", lambda self, **kw: sizes.append(self.image_size) or deploy(self, **kw))
+    words = ["--checkpoint", str(tmp_path / "free"), "--output", str(tmp_path / "out"), str(tmp_path / "data")]
+    assert main(["predict", *words, *(["--image-size", *size] if size else [])]) == 0
+    assert sizes == [expected]
