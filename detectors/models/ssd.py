@@ -30,8 +30,8 @@ from pyramids import FeaturePyramid
 
 
 def _check_parts(anchors: object, head: object, loss: object) -> None:
-    generates = callable(anchors) and hasattr(anchors, "boxes_per_location") and not isinstance(anchors, type)
-    if anchors is not None and not generates:
+    counts = head is not None or hasattr(anchors, "boxes_per_location")  # a head of one's own knows the number itself
+    if anchors is not None and (isinstance(anchors, type) or not callable(anchors) or not counts):
         raise TypeError(f"anchors is a generator of default boxes, such as DefaultBoxes(): got {anchors!r}")
     if head is not None and not isinstance(head, nn.Module):
         raise TypeError(f"head is a module, such as SSDHead: got {head!r}")

@@ -151,7 +151,7 @@ def test_single_value_is_normalized_by_the_running_statistics():
     torch.testing.assert_close(norm(x), (x - 1) / (4 + norm.eps) ** 0.5)
     assert norm.running_mean.tolist() == [1, 1, 1]
     assert norm.num_batches_tracked == 0
-    y = torch.rand(2, 3, 1, 1)
+    y = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.6, 0.5]]).view(2, 3, 1, 1)  # equal values would leave no variance
     torch.testing.assert_close(norm(y).mean(0), torch.zeros(3, 1, 1), atol=1e-6, rtol=0)
     assert norm.num_batches_tracked == 1
 

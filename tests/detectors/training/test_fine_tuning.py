@@ -1,5 +1,6 @@
 """Training from a trained detector, and with parts of it frozen."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,11 @@ def test_settings_that_change_layers_are_refused(trained: Path, data: Path) -> N
 def test_fine_tuning_on_other_data(trained: Path, tmp_path: Path) -> None:
     other = write_data(tmp_path / "data", train=4, val=2)
     config = tiny_config(other, tmp_path / "run", model=None, backbone=None, image_size=None, settings=[], epochs=1)
-    config.weights = str(trained)
+    config.weights = str(shutil.copytree(trained, tmp_path / "trained"))
     assert train(config)
-    assert f"starts from {trained}: all weights are kept" in (tmp_path / "run/train.log").read_text()
+    assert f"starts from {config.weights}: all weights are kept" in (tmp_path / "run/train.log").read_text()
     # The run is whole in itself: it goes on without the detector that it began with.
-    config.weights = str(tmp_path / "gone")
+    shutil.rmtree(config.weights)
     assert train(config, resume=True)
 
 
