@@ -232,14 +232,15 @@ def resumed(config: TrainConfig, names: Collection[str] | None = None) -> TrainC
         raise InputError("--output is required: the folder of the run to resume")
     check_folder(config.output, resume=True, overwrite=False)
     before = read_config(config.output / CONFIG)
+    chosen = set_options(config, names)
     for name in ("weights", "backbone_weights", "pretrained"):
-        value = set_options(config, names).get(name)
+        value = chosen.get(name)
         if value not in (None, False, "auto") and str(value) != str(before[name]):
             option = name.replace("_", "-")
             raise InputError(
                 f"--{option} {value} is for the start of a run: {config.output} goes on from its checkpoint"
             )
-    now = {**before, **set_options(config, names)}
+    now = {**before, **chosen}
     changed = differences(before, now)
     if changed:
         raise InputError(
