@@ -110,6 +110,7 @@ class TestSeveralNecks:
         assert (pyramid.neck.in_strides, pyramid.neck.out_strides, pyramid.out_channels) == ([16], [8, 32], [16, 16])
         assert list(mixed.state_dict()) == list(pyramid.state_dict())
 
+    @pytest.mark.slow
     def test_compiles_and_keeps_the_contract(self) -> None:
         def build(channels: list[int], strides: list[int]) -> Neck:
             fpn = FPN(channels, strides, out_channels=8)

@@ -47,6 +47,7 @@ def smallest_of_each_family() -> list[str]:
     return [row["name"] for row in best.values()]
 
 
+@pytest.mark.slow
 def test_of_two_branches_one_is_left() -> None:
     with weightless():
         backbone = create_backbone("crossvit_9_dagger_240", (16,), native=True, image_size=(240, 240)).eval()

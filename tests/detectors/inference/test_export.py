@@ -78,7 +78,8 @@ def exported(tiny, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "batch_size", "postprocess"), [("ssd", 2, True), ("m2det", None, True), ("m2det", None, False)]
+    ("name", "batch_size", "postprocess"),
+    [pytest.param("ssd", 2, True, marks=pytest.mark.slow), ("m2det", None, True), ("m2det", None, False)],
 )
 @pytest.mark.parametrize("run", [run_onnxruntime, run_openvino])
 def test_onnx_in_its_runtimes(exported, run, name, batch_size, postprocess):
@@ -120,7 +121,9 @@ def test_names_in_the_onnx_file(exported):
         assert all(value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.input, *graph.output))
 
 
-@pytest.mark.parametrize(("name", "nms", "batch_size"), [("ssd", "linear", 1), ("m2det", "hard", None)])
+@pytest.mark.parametrize(
+    ("name", "nms", "batch_size"), [pytest.param("ssd", "linear", 1, marks=pytest.mark.slow), ("m2det", "hard", None)]
+)
 def test_program(tiny, tmp_path, name, nms, batch_size):
     model = tiny(name, spread=30, postprocess_kwargs={"nms": nms}).eval()
     path = tmp_path / "detector.pt2"

@@ -76,6 +76,7 @@ for order in ((0, 1), (1, 0)):
 """
 
 
+@pytest.mark.slow
 def test_a_signal_is_handled_in_whatever_order_detectors_went():
     finished = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stdout) == (0, "handled\n" * 2), finished.stderr

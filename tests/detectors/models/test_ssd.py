@@ -231,6 +231,7 @@ def test_forward_fixed_agrees_with_forward(tiny):
     assert_same_detections(fixed, model(pictures))
 
 
+@pytest.mark.slow
 @KINDS
 def test_forward_fixed_compiles(tiny, name):
     model = tiny(name, spread=30).eval()

@@ -22,7 +22,7 @@ from detectors.ops.nms import plain_greedy_nms
 from detectors.ops.nms_triton import greedy_nms_triton
 
 generator = torch.Generator().manual_seed(0)
-for rows, box_rows, count, picks in ((4, 2, 37, 40), (2, 2, 70, 9), (2, 1, 1, 3), (2, 2, 0, 3)):
+for rows, box_rows, count, picks in ((4, 2, 37, 12), (2, 2, 70, 9), (2, 1, 1, 3), (2, 2, 0, 3)):
     corner = torch.rand(box_rows, count, 2, generator=generator) * 100
     boxes = torch.cat([corner, corner + torch.rand(box_rows, count, 2, generator=generator) * 60], dim=-1)
     scores = torch.rand(rows, count, generator=generator)

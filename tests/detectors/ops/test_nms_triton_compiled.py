@@ -1,10 +1,12 @@
 """The Triton kernel compiled ahead of time, which takes no GPU: what the assembler says of registers and spills."""
 
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +14,6 @@ from typing import NamedTuple
 import pytest
 
 ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
-SIZES = (("linear", 512), ("linear", 4096), ("hard", 4096), ("gaussian", 2048), ("linear", 8192))
 
 # A process of its own, so that Triton's compiler shares none with the other libraries that the tests load.
 COMPILED = """
@@ -32,17 +33,16 @@ types |= dict.fromkeys(("iou_threshold", "sigma", "min_score"), "fp32")
 types |= dict.fromkeys(("METHOD", "CANDIDATES", "PICKS"), "constexpr")
 knobs.nvidia.dump_ptxas_log = True
 found = []
-architectures, sizes = json.loads(sys.argv[1])
+architectures, method, candidates = json.loads(sys.argv[1])
+constants = {"METHOD": _METHOD_NUMBERS[method], "CANDIDATES": candidates, "PICKS": 256}
 for architecture in architectures:
-    for method, candidates in sizes:
-        constants = {"METHOD": _METHOD_NUMBERS[method], "CANDIDATES": candidates, "PICKS": 256}
-        with contextlib.redirect_stdout(io.StringIO()) as report:
-            compiled = triton.compile(
-                ASTSource(_greedy_nms_kernel, types, constants),
-                target=GPUTarget("cuda", architecture, 32),
-                options={"num_warps": _num_warps(candidates), "enable_fp_fusion": False},
-            )
-        found.append([architecture, method, candidates, report.getvalue(), compiled.asm["ptx"]])
+    with contextlib.redirect_stdout(io.StringIO()) as report:
+        compiled = triton.compile(
+            ASTSource(_greedy_nms_kernel, types, constants),
+            target=GPUTarget("cuda", architecture, 32),
+            options={"num_warps": _num_warps(candidates), "enable_fp_fusion": False},
+        )
+    found.append([architecture, report.getvalue(), compiled.asm["ptx"]])
 print(json.dumps(found))
 """
 
@@ -55,55 +55,52 @@ class Usage(NamedTuple):
     text: str
 
 
-@pytest.fixture(scope="module")
-def compiled_kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str, int], Usage]:
-    """What ptxas reports of the kernel by architecture, method and number of candidates."""
+@functools.cache
+def usages(method: str, candidates: int) -> dict[int, Usage]:
+    """What ptxas reports of the kernel by architecture."""
     if find_spec("triton") is None:
         pytest.skip("triton is not installed")
-    cache = str(tmp_path_factory.mktemp("triton"))  # a cached kernel has no report
-    finished = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", COMPILED, json.dumps([ARCHITECTURES, SIZES])],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TRITON_CACHE_DIR": cache, "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[3],
-        timeout=500,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as cache:  # a cached kernel has no report
+        finished = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", COMPILED, json.dumps([ARCHITECTURES, method, candidates])],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "TRITON_CACHE_DIR": cache, "OMP_NUM_THREADS": "1"},
+            cwd=Path(__file__).parents[3],
+            timeout=500,
+            check=False,
+        )
     if finished.stderr.startswith("no assembler"):
         pytest.skip(f"this triton comes without its assembler: {finished.stderr.strip()}")
     assert finished.returncode == 0, finished.stderr
-    usages = {}
-    for architecture, method, candidates, report, text in json.loads(finished.stdout):
+    found = {}
+    for architecture, report, text in json.loads(finished.stdout):
         registers, spills = re.search(r"Used (\d+) registers", report), re.findall(r"(\d+) bytes spill", report)
         assert registers, report
         assert len(spills) == 2, report  # stores and loads
-        usages[architecture, method, candidates] = Usage(int(registers[1]), max(map(int, spills)), text)
-    return usages
-
-
-@pytest.fixture
-def usage(compiled_kernels: dict[tuple[int, str, int], Usage]):
-    return lambda *key: compiled_kernels[key]
+        found[architecture] = Usage(int(registers[1]), max(map(int, spills)), text)
+    return found
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 class TestCompiledKernel:
-    def test_default_size_leaves_registers_for_32_warps_a_multiprocessor(self, usage, architecture):
+    def test_default_size_leaves_registers_for_32_warps_a_multiprocessor(self, architecture):
         """400 candidates per class are padded to 512; a multiprocessor has 65,536 registers."""
-        compiled = usage(architecture, "linear", 512)
+        compiled = usages("linear", 512)[architecture]
         assert f".target sm_{architecture}" in compiled.text
         assert compiled.spilled == 0
         assert compiled.registers <= 65536 // (32 * 32)
         assert not re.search(r"\bfma\.rn\.f32", compiled.text)  # would round differently from the CPU
         assert "div.rn.f32" in compiled.text
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("method", "candidates"), [("linear", 4096), ("hard", 4096), ("gaussian", 2048)])
-    def test_nothing_spills(self, usage, architecture, method, candidates):
-        assert usage(architecture, method, candidates).spilled == 0
+    def test_nothing_spills(self, architecture, method, candidates):
+        assert usages(method, candidates)[architecture].spilled == 0
 
-    def test_larger_sizes_spill_little(self, usage, architecture):
+    @pytest.mark.slow
+    def test_larger_sizes_spill_little(self, architecture):
         """16 warps hold 128 registers per thread at most; the rest stays in the first-level cache."""
-        compiled = usage(architecture, "linear", 8192)
+        compiled = usages("linear", 8192)[architecture]
         assert compiled.registers <= 128
         assert 0 < compiled.spilled <= 256

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
 from training_runs import TINY
 
 from detectors.cli import main
 from detectors.data import SyntheticScales, export_coco
 
 
+@pytest.mark.usefixtures("drawn")
 def test_eight_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     pictures = {name: SyntheticScales.easy(8, image_size=192) for name in ("train", "val")}
     export_coco(tmp_path / "data", pictures)

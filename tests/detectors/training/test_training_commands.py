@@ -162,6 +162,7 @@ def test_eval_takes_the_images_that_the_run_held_out(tmp_path: Path, capsys: pyt
     assert "the data has only 1 of them" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("drawn")
 def test_color_pictures_are_read_as_gray_from_training_to_export(data: Path, tmp_path: Path) -> None:
     run, photo = tmp_path / "run", next(data.rglob("*.png"))
     settings = ["neck=fpn", "neck.out_channels=16", "postprocess.score_threshold=0", "backbone.in_chans=1"]
@@ -183,7 +184,7 @@ def test_color_pictures_are_read_as_gray_from_training_to_export(data: Path, tmp
     assert len(expected["scores"]) > 50
     rows = json.loads((tmp_path / "found/detections.json").read_text())
     assert [row["score"] for row in rows] == pytest.approx(expected["scores"].tolist(), abs=1e-4)
-    assert main(["export", "--checkpoint", str(run), "--output", str(tmp_path / "model.onnx")]) == 0
+    assert main(["export", "--checkpoint", str(run), "--output", str(tmp_path / "model.pt2")]) == 0
 
 
 def test_train_from_the_config_of_a_run_ends_the_same(run: Path, tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ def tiny_config(data: Path, output: Path, **changes: Any) -> TrainConfig:
     return replace(config, **changes)
 
 
+def no_pictures(*args: Any, **kwargs: Any) -> None:
+    """In the place of what draws a run's pictures."""
+
+
 def in_process(target: Callable[..., None], *args: Any) -> int | None:
     """Run a function in a fresh process and give its exit code, negative for a signal."""
     context = multiprocessing.get_context("forkserver")
@@ -64,6 +68,7 @@ def in_process(target: Callable[..., None], *args: Any) -> int | None:
 def train_until(config: TrainConfig, resume: bool, place: str, count: int) -> None:
     """Train, and at the `count`-th time at `place` (step, sync, rename, image, term or never) end this process."""
     torch.set_num_threads(1)
+    run.draw_results = no_pictures
     left = [count]
 
     def passing(function: Callable[..., Any], number: int = signal.SIGKILL) -> Callable[..., Any]:
