@@ -1,6 +1,5 @@
 """An annotation file's content as it stands (`RawSplit`), and what can be trained on (`ImageRecord`)."""
 
-import math
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -120,21 +119,6 @@ class RawSplit:
 
 
 TWO_ANNOTATIONS = "two annotations are for one picture"
-ROTATED = "a rotated box: the upright box around it"
-
-
-def around_rotated(corners: tuple[float, ...], degrees: float) -> tuple[float, float, float, float]:
-    """Corners xyxy of the upright box around a box that is turned about its center.
-
-    >>> around_rotated((0.0, 10.0, 30.0, 20.0), 90)
-    (10.0, 0.0, 20.0, 30.0)
-    """
-    x1, y1, x2, y2 = corners
-    cos, sin = (round(abs(value), 12) for value in (math.cos(math.radians(degrees)), math.sin(math.radians(degrees))))
-    half_width = ((x2 - x1) * cos + (y2 - y1) * sin) / 2
-    half_height = ((x2 - x1) * sin + (y2 - y1) * cos) / 2
-    x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    return x - half_width, y - half_height, x + half_width, y + half_height
 
 
 def read_as_fractions(raw: RawSplit, *, first_pixel: float = 0.0) -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from detectors.data.formats.coco_masks import mask_box
+from detectors.data.formats.rotated import ROTATED, around_rotated, rotation_of
+from detectors.data.formats.texts import as_number
 from detectors.data.pictures import PictureFinder
 from detectors.data.problems import Problem, note
 from detectors.data.records import (
-    ROTATED,
     RawBoxes,
     RawImage,
     RawSplit,
-    around_rotated,
     read_as_fractions,
     unique_names,
 )
@@ -93,18 +93,6 @@ def as_id(value: Any) -> Hashable:
         text = value.strip()
         return int(text) if text.isdecimal() and text.isascii() else text or None
     return None
-
-
-def as_number(value: Any) -> float:
-    """A number, or text that holds one, as a float.
-
-    Raises:
-        TypeError, ValueError: it is none.
-        OverflowError: an integer too large for a float, since JSON's are unbounded.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError
-    return float(value)
 
 
 def _categories(entries: Sequence[Any], annotations: Sequence[Any], file: Path, *, merge: bool) -> Categories:
@@ -233,23 +221,14 @@ def _read_annotations(
         if not entry.keys() <= _KNOWN_KEYS:
             extras = {key: value for key, value in entry.items() if key not in _KNOWN_KEYS}
             boxes.extras[len(boxes.label) - 1] = extras
-            rotation = _rotation(extras.get("attributes"))
-            if rotation:
+            attributes = extras.get("attributes")
+            if isinstance(attributes, dict) and (rotation := rotation_of(attributes.get("rotation"))):
                 boxes.corners[-4:] = array("d", around_rotated(tuple(boxes.corners[-4:]), rotation))
                 # The box is upright now, also for whoever reads what `convert` writes.
-                extras["attributes"] = {**extras["attributes"], "rotation": 0}
+                extras["attributes"] = {**attributes, "rotation": 0}
                 where = f"{raw.where(raw.images[position])}: {_title(entry, number)}"
                 raw.problems.append(note(where, ROTATED, ROTATED))
         entries[number] = None  # frees what is read: such files fill the memory
-
-
-def _rotation(attributes: Any) -> float:
-    """CVAT's angle of a box in degrees, clockwise; its `bbox` is that of the box before the turn."""
-    try:
-        rotation = as_number(attributes["rotation"]) % 360
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return 0.0
-    return rotation if math.isfinite(rotation) else 0.0
 
 
 def _title(entry: Any, number: int) -> str:

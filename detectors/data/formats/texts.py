@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from detectors.errors import InputError
 
@@ -38,3 +39,15 @@ def read_bytes(file: Path | str) -> bytes:
         return content
     finally:
         os.close(descriptor)
+
+
+def as_number(value: Any) -> float:
+    """A number, or text that holds one, as a float.
+
+    Raises:
+        TypeError, ValueError: it is none.
+        OverflowError: an integer too large for a float, since JSON's are unbounded.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    return float(value)

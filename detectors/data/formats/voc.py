@@ -12,6 +12,7 @@ from itertools import chain
 
 import numpy as np
 
+from detectors.data.formats.rotated import ROTATED
 from detectors.data.formats.texts import read_lines
 from detectors.data.formats.voc_homes import Home, find_homes
 from detectors.data.formats.voc_lists import Keys, listed_again
@@ -153,6 +154,8 @@ class VocFolder:
         image.size = found.size
         for number, reason, kind in found.refused:
             raw.problems.append(Problem(f"{raw.where(image)}: object {number}", reason, kind=kind))
+        for number in found.rotated:
+            raw.problems.append(note(f"{raw.where(image)}: object {number}", ROTATED, ROTATED))
         boxes, place = raw.boxes, len(raw.images) - 1
         start, stop = found.rows.start, found.rows.stop
         own = [labels[name] for name in self.boxes.names[start:stop]]

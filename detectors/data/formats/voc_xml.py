@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from detectors.data.formats.rotated import around_rotated, rotation_of
 from detectors.data.formats.texts import read_bytes
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -42,12 +43,13 @@ class VocBoxes:
 class VocAnnotation:
     """Content of an annotation file, whose boxes are the given `rows`; `error` says why it cannot be read.
 
-    `size` is (height, width).
+    `size` is (height, width), `rotated` are the numbers of objects of which the upright box around them was taken.
     """
 
     filename: str = ""
     size: tuple[int, int] | None = None
     rows: range = range(0)
+    rotated: Sequence[int] = ()
     refused: Sequence[Refused] = ()
     error: str = ""
 
@@ -72,7 +74,7 @@ def read_annotation(file: str, boxes: VocBoxes) -> VocAnnotation | None:
         except (ValueError, OverflowError):
             pass
     start = len(boxes.names)
-    found.refused = _read_objects(root.findall("object"), boxes)
+    found.refused, found.rotated = _read_objects(root.findall("object"), boxes)
     found.rows = range(start, len(boxes.names))
     return found
 
@@ -90,9 +92,10 @@ def parse_xml(content: bytes) -> ElementTree.Element:
     return ElementTree.fromstring(content[declared.end() :].decode(declared[1].decode("ascii")))
 
 
-def _read_objects(items: list[ElementTree.Element], boxes: VocBoxes) -> Sequence[Refused]:
-    """Append the boxes of objects; gives why some have none."""
+def _read_objects(items: list[ElementTree.Element], boxes: VocBoxes) -> tuple[Sequence[Refused], Sequence[int]]:
+    """Append the boxes of objects; gives why some have none, and the numbers of those that were rotated."""
     refused: list[Refused] = []
+    rotated: list[int] = []
     add_name, add_corners, add_number = boxes.names.append, boxes.corners.extend, boxes.numbers.append
     add_difficult = boxes.difficult.append
     for number, item in enumerate(items, start=1):
@@ -107,11 +110,25 @@ def _read_objects(items: list[ElementTree.Element], boxes: VocBoxes) -> Sequence
             refused.append(_refused(number, item))
             continue
         add_name(sys.intern(name))
+        attributes = item.find("attributes")
+        rotation = 0.0 if attributes is None else _rotation(attributes)
+        if rotation:
+            x1, y1, x2, y2 = around_rotated((x1 - 1, y1 - 1, x2, y2), rotation)
+            x1, y1 = x1 + 1, y1 + 1
+            rotated.append(number)
         add_corners((x1, y1, x2, y2))
         difficult = item.findtext("difficult")
         add_difficult(difficult is not None and difficult.strip() in _TRUE)
         add_number(number)
-    return refused or ()
+    return refused or (), rotated or ()
+
+
+def _rotation(attributes: ElementTree.Element) -> float:
+    """CVAT's angle of a box among its further attributes."""
+    for item in attributes.iterfind("attribute"):
+        if item.findtext("name") == "rotation":
+            return rotation_of(item.findtext("value"))
+    return 0.0
 
 
 def _refused(number: int, item: ElementTree.Element) -> Refused:

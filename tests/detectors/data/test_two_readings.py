@@ -24,7 +24,7 @@ from exports import (
 )
 from test_silent_losses import TRUTH, boxes_of, coco, reasons, refused
 
-from detectors.data import check_dataset, load_dataset, write_coco
+from detectors.data import check_dataset, load_dataset
 from detectors.data.problems import errors
 
 
@@ -415,29 +415,6 @@ def test_copies_in_two_splits_are_noted(layout: str, tmp_path: Path) -> None:
 
 
 # COCO: values
-
-
-@pytest.mark.parametrize(("degrees", "expected"), [(90, [1, 2, 11, 12]), (45, [0, 0, 13.071, 14.071]), (0, None)])
-def test_cvat_turns_boxes(degrees: float, expected: list[float] | None, tmp_path: Path) -> None:
-    """The upright box around the square (1, 2, 11, 12), turned about its center and clipped to the picture."""
-
-    def change(content: dict[str, Any]) -> None:
-        content["annotations"][0]["attributes"] = {"occluded": False, "rotation": degrees}
-
-    dataset = load_dataset(coco(tmp_path / "cvat", change))
-    assert np.allclose(boxes_of(dataset)["a"][0], expected or [1, 2, 11, 12], atol=0.001)
-    write_coco(tmp_path / "plain", {"train": dataset})
-    assert boxes_of(load_dataset(tmp_path / "plain")) == boxes_of(dataset)
-
-
-@pytest.mark.parametrize(
-    "rotation", ["none", float("nan"), 10**400, None, [45]], ids=["text", "nan", "huge", "null", "list"]
-)
-def test_a_rotation_that_is_no_angle_turns_nothing(rotation: object, tmp_path: Path) -> None:
-    def change(content: dict[str, Any]) -> None:
-        content["annotations"][0]["attributes"] = {"rotation": rotation}
-
-    close(boxes_of(load_dataset(coco(tmp_path, change))), TRUTH)
 
 
 @pytest.mark.parametrize("number", [2**63, 20230405123456789012, -(2**70)])
