@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,7 +11,7 @@ from detectors.data.cache import Progress, probe_pictures, unpacked
 from detectors.data.classes import drop_empty_classes, relabel
 from detectors.data.dataset import DetectionDataset, Transforms
 from detectors.data.formats import coco_splits, voc, yolo
-from detectors.data.images import Channels
+from detectors.data.images import SUFFIXES, Channels
 from detectors.data.problems import Problem, errors
 from detectors.data.records import RawSplit, Splits
 from detectors.data.repair import make_records
@@ -241,7 +242,10 @@ def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bo
         shown = ", ".join(str(path) for path in below[:3])
         raise FileNotFoundError(f"{tree.root} itself holds no data set, but there is one level down: {shown}")
     if not tree.pictures:
-        raise FileNotFoundError(f"{tree.root} has no images")
+        counts = Counter(Path(file).suffix.lower() or "none" for file in tree.files)
+        there = f", but {len(tree.files)} files of suffixes {', '.join(dict(counts.most_common(5)))}" if counts else ""
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise FileNotFoundError(f"{tree.root} has no images{there}. Images have a suffix of {kinds}")
     raise FileNotFoundError(f"{tree.root} has images but no {'/'.join(candidates)} annotations. {_EXPECTED}")
 
 

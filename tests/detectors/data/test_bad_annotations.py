@@ -224,6 +224,10 @@ def test_hard_errors(tmp_path: Path, writers: Writers) -> None:
         load_dataset(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="has no images"):
         load_dataset(tmp_path)
+    for name in ("a.psd", "b.PSD", "a.md", "README"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=r"no images, but 4 files of suffixes \.psd, .* Images .*\.jpg, \.jpx"):
+        load_dataset(tmp_path)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(FileNotFoundError, match="has images but no coco/voc/yolo annotations"):
         load_dataset(tmp_path)
