@@ -157,19 +157,19 @@ class DeployedDetector(InferenceDetector):
     @torch.no_grad()
     def forward_fixed(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As `SSD.forward_fixed`: images `(N, 3, H, W)` in 0..1 and sizes `(N, 2)` to boxes, scores, labels, valid."""
-        check_batch(batch, len(self.image_mean))
-        if self.compiled and not batch.is_cuda:
-            from torch._inductor import config
-
-            # An option of torch.compile reaches the compiler alone; the tracer too must know that weights are constant.
-            with config.patch(freezing=True):
-                boxes, scores, labels, valid = self._run(batch, sizes)
-        else:
+        if not self.compiled:
+            return super().forward_fixed(batch, sizes)
+        check_batch(batch, len(self.image_mean), values=batch.device.type == "cpu")
+        if batch.is_cuda:
             boxes, scores, labels, valid = self._run(batch, sizes)
-        if self.compiled and batch.is_cuda:
             # A CUDA graph writes its next outputs where these are.
             return boxes.clone(), scores.clone(), labels.clone(), valid.clone()
-        return boxes, scores, labels, valid
+        from torch._inductor import config
+
+        # An option of torch.compile reaches the compiler alone; the tracer too must know that weights are constant.
+        with config.patch(freezing=True):
+            found: tuple[Tensor, Tensor, Tensor, Tensor] = self._run(batch, sizes)
+        return found
 
 
 def has_instructions(device: torch.device, dtype: torch.dtype) -> bool:

@@ -185,9 +185,9 @@ class OpenVINODetector(InferenceDetector):
 
         Raises:
             TypeError: for a batch that is not floating point.
-            ValueError: for a batch of another shape or image size.
+            ValueError: for a batch of another shape or image size, or an image that is not finite or leaves 0..1.
         """
-        check_batch(batch, len(self.image_mean))
+        check_batch(batch, len(self.image_mean), values=True)
         if tuple(batch.shape[2:]) != self.image_size:
             raise InputError(
                 f"this engine takes images of {self.image_size}: got {tuple(batch.shape[2:])}; for other sizes deploy "

@@ -81,7 +81,7 @@ def _samples(calibration: Iterable[Tensor], size: tuple[int, int], channels: int
     """Calibration batches as arrays `(1, C, H, W)`, one per image."""
     samples = []
     for batch in calibration:
-        check_batch(batch, channels)
+        check_batch(batch, channels, values=True)
         if tuple(batch.shape[2:]) != size:
             raise InputError(f"calibration batches are of the network's size {size}: got {tuple(batch.shape[2:])}")
         samples += [image[None].float().numpy() for image in batch]

@@ -73,7 +73,11 @@ class Detector(nn.Module):
         Returns:
             Boxes `(N, K, 4)` absolute xyxy, scores `(N, K)` descending, labels `(N, K)` from 1 and `valid` `(N)`, the
             number of detections among the K rows; the other rows are zero.
+
+        Raises:
+            TypeError, ValueError: for a batch that does not fit. Values are checked as in `forward`, unless traced.
         """
+        check_batch(batch, len(self.image_mean), values=batch.device.type == "cpu")
         box_regression, class_logits, priors = self.forward_head(batch)
         found: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess(
             box_regression, self.loss.scores(class_logits), priors, sizes

@@ -99,19 +99,22 @@ def _check_range(index: int, image: Tensor) -> None:
         raise ValueError(f"image {index} has values from {low:g} to {high:g}: expected 0..1{advice and '; ' + advice}")
 
 
-def check_batch(batch: Tensor, channels: int = 3) -> None:
-    """Refuse a batch that no detector can take; looks at shape and dtype only.
+def check_batch(batch: Tensor, channels: int = 3, *, values: bool = False) -> None:
+    """Refuse a batch that no detector can take; looks at its values only with `values`, and not while it is traced.
 
     Raises:
         TypeError: for a batch that is not floating point.
         ValueError: for another shape than `(N, channels, H, W)`, which the subtraction of the mean might broadcast
-            unnoticed.
+            unnoticed, and with `values` for an image that is not finite or leaves 0..1.
     """
     if batch.dim() != 4 or batch.shape[1] != channels:
         kind = "RGB, " if channels == 3 else ""
         raise ValueError(f"a batch is {kind}(N, {channels}, H, W): got the shape {tuple(batch.shape)}")
     if not batch.is_floating_point():
         raise TypeError(f"a batch is floating point in 0..1: got {batch.dtype}")
+    if values and not torch.compiler.is_compiling():
+        for i, image in enumerate(batch):
+            _check_range(i, image)
 
 
 def check_targets(images: Sequence[Tensor], targets: Sequence[Target], num_classes: int, *, values: bool) -> None:

@@ -172,6 +172,8 @@ def test_bad_requests(model, deployed, tiny, tmp_path):
         tiny(image_size=None).deploy(engine="openvino")
     with pytest.raises(ValueError, match=r"takes images of \(64, 64\): got \(32, 64\)"):
         deployed.forward_fixed(torch.rand(1, 3, 32, 64), SIZES[:1])
+    with pytest.raises(ValueError, match="image 1 has values from 255 to 255"):
+        deployed.forward_fixed(torch.cat([batch(1), torch.full_like(batch(1), 255)]), SIZES)
     with pytest.raises(ValueError, match="cannot be trained"):
         deployed.train()
     with pytest.raises(TypeError, match="export takes the SSD or M2Det itself: got a OpenVINODetector"):

@@ -1,5 +1,7 @@
 """Bad input: every error names the image's index and what was expected."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -48,11 +50,16 @@ def test_no_images(tiny):
         (torch.rand(1, 1, 64, 64), ValueError, r"RGB, \(N, 3, H, W\): got the shape \(1, 1, 64, 64\)"),
         (torch.rand(3, 64, 64), ValueError, r"got the shape \(3, 64, 64\)"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), TypeError, r"floating point in 0\.\.1: got torch\.uint8"),
+        (torch.full((1, 3, 64, 64), 255.0), ValueError, r"image 0 has values from 255 to 255: .*; divide by 255"),
+        (torch.full((1, 3, 64, 64), -2.0), ValueError, "image 0 .* a detector subtracts the mean itself"),
+        (torch.cat([torch.rand(1, 3, 64, 64), torch.full((1, 3, 64, 64), math.nan)]), ValueError, "image 1 .* finite"),
     ],
 )
-def test_bad_batches(tiny, batch, error, message):
+@pytest.mark.parametrize("deployed", [False, True])
+def test_bad_batches(tiny, batch, error, message, deployed):
+    model = tiny().eval()
     with pytest.raises(error, match=message):
-        tiny().eval().forward_fixed(batch, torch.tensor([[64, 64]]))
+        (model.deploy() if deployed else model).forward_fixed(batch, torch.tensor([[64, 64]] * len(batch)))
 
 
 def target(boxes=((4.0, 4.0, 20.0, 20.0),), labels=(1,), dtype=torch.int64):
