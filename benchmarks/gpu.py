@@ -53,7 +53,7 @@ LEFT_OUT = {
     "allocator": "it measures the memory of the CPU",
     "training": "it measures a run that was trained on pictures of yours, by --run-folder and --data",
 }
-"""Benchmarks that are no part of the plan, and why."""
+"""Benchmarks that are not part of the plan, and why."""
 
 
 def plan(output: Path) -> list[Step]:
@@ -111,7 +111,7 @@ def missing() -> list[str]:
     if not any(map(shutil.which, ("cc", "gcc", "clang"))):
         lacks.append("a C compiler (cc, gcc or clang), which Triton and torch.compile call")
     if not (_ROOT / "tests").is_dir():
-        lacks.append(f"the tests: {_ROOT} is no checkout of the repository")
+        lacks.append(f"the tests: {_ROOT} is not a checkout of the repository")
     return lacks
 
 

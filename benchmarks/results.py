@@ -77,8 +77,8 @@ class Results:
         settings: what the measurements depend on, plain JSON values.
 
     Raises:
-        ValueError: for a file of another schema, another device or other settings, or one that is no results file; the
-            file stays as it is.
+        ValueError: for a file of another schema, another device or other settings, or one that is not a results file,
+            which stays as it is.
     """
 
     def __init__(self, folder: Path, benchmark: str, device: torch.device, settings: Mapping[str, Any]) -> None:
@@ -139,14 +139,14 @@ def read_results(path: Path) -> dict[str, Any]:
     """Read a results file.
 
     Raises:
-        ValueError: for a file that is no results file, or of another schema.
+        ValueError: for a file that is not a results file, or of another schema.
     """
     try:
         content = json.loads(Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no results file: {error}") from error
+        raise InputError(f"{path} is not a results file: {error}") from error
     if not isinstance(content, dict) or not {"schema", "benchmark", "rows", "settings", "environment"} <= set(content):
-        raise InputError(f"{path} is no results file: it lacks schema, benchmark, rows, settings or environment")
+        raise InputError(f"{path} is not a results file: it lacks schema, benchmark, rows, settings or environment")
     if content["schema"] != SCHEMA:
         raise InputError(f"{path} has schema {content['schema']}: this version reads {SCHEMA}; run the benchmark again")
     return content

@@ -130,7 +130,7 @@ def run_history(folder: Path) -> dict[str, Any]:
     """History of a run: its command, machine, epochs, images, minutes of training, and share of them waiting for data.
 
     Raises:
-        FileNotFoundError, ValueError: for a folder that is no finished run.
+        FileNotFoundError, ValueError: for a folder that is not a finished run.
     """
     try:
         config = json.loads((folder / "config.json").read_text())["train"]

@@ -38,7 +38,7 @@ def model_card(
 
     Raises:
         FileNotFoundError: if a file or the run is missing.
-        InputError: for a report without AP, or one of other classes; for a file that is no JSON.
+        InputError: for a report without AP, or one of other classes; for a file that is not valid JSON.
 
     >>> from detectors import create_detector
     >>> model = create_detector("ssd", 3, backbone="resnet18", neck="fpn", image_size=64, class_names=["cat", "dog"])
@@ -199,7 +199,7 @@ def _read(file: Path) -> Any:
     try:
         return json.loads(_text(file))
     except json.JSONDecodeError as error:
-        raise InputError(f"{file} is no JSON: {error}") from error
+        raise InputError(f"{file} is not valid JSON: {error}") from error
 
 
 def _text(file: Path) -> str:

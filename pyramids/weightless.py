@@ -180,7 +180,7 @@ def listed(maps: Any) -> list[Tensor]:
 
 
 class _CopiesOnMeta(TorchFunctionMode):
-    """Tensors that are no parameters and no buffers of a model, such as kept activations, are copied without data."""
+    """Tensors that are neither parameters nor buffers of a model, such as kept activations, are copied without data."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

@@ -198,7 +198,7 @@ def read_image_ids(file: Path) -> dict[str, int]:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is no COCO file.
+        ValueError: if it is not a COCO file.
     """
     import json
 
@@ -206,7 +206,7 @@ def read_image_ids(file: Path) -> dict[str, int]:
         images = json.loads(file.read_text(encoding="utf-8"))["images"]
         return {str(image["file_name"]): int(image["id"]) for image in images}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is no COCO file with images: {error!r}") from None
+        raise InputError(f"{file} is not a COCO file with images: {error!r}") from None
 
 
 def _image_id(name: str, ids: dict[str, int]) -> int:
@@ -248,7 +248,7 @@ def find_inputs(inputs: tuple[str, ...], output: Path) -> list[Path]:
             files = [file for file in map(Path, sorted(glob.glob(text, recursive=True))) if file.is_file()]
         if not files:
             raise FileNotFoundError(
-                f"{text} is no image or video file, no folder of them and no pattern that finds any"
+                f"{text} is not an image or video file, a folder of them or a pattern that matches any"
             )
         found.update(dict.fromkeys(files))
     return list(found)
@@ -260,7 +260,7 @@ def print_skipped(folder: Path, files: list[Path]) -> None:
         counts = Counter(file.suffix.lower() or "without a suffix" for file in files).most_common()
         shown = ", ".join(f"{count} {suffix}" for suffix, count in counts[:10])
         more = f" and {len(counts) - 10} more kinds" if len(counts) > 10 else ""
-        text = f"{folder}: {len(files)} files that are no images or videos by their names are skipped"
+        text = f"{folder}: {len(files)} files that are not images or videos by their names are skipped"
         print(f"note: {text}: {shown}{more}", file=sys.stderr)
 
 

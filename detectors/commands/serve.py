@@ -144,7 +144,7 @@ class Viewer:
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
-            raise InputError("the file is no picture: JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF are taken") from error
+            raise InputError("the file is not a picture: JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF are taken") from error
         if width * height > self.max_megapixels * 1e6:
             raise InputError(
                 f"the picture has {width}x{height} pixels: at most {self.max_megapixels:g} million are taken"

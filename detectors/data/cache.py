@@ -68,7 +68,7 @@ def unpacked(archive: Path) -> Path:
     """The folder with a zip archive's content, unpacked once; the only folder in it, if there is but one.
 
     Raises:
-        ValueError: the file is no zip archive.
+        ValueError: the file is not a zip archive.
     """
     stat = archive.stat()
     folder = cache_folder() / "archives" / _digest(f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns}")

@@ -179,7 +179,7 @@ def check_dataset(
 
 
 def no_boxes(records: Sequence[ImageRecord], split: str) -> list[Problem]:
-    """An error for a split without any box that is no crowd."""
+    """An error for a split without any box that is not a crowd."""
     if any(len(record.labels) > int(record.crowd.sum()) for record in records):
         return []
     return [Problem(split, f"{len(records)} usable images, but not one usable box: were the labels found?")]

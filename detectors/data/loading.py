@@ -208,11 +208,11 @@ def _root(path: Path) -> tuple[Path, str | None, Format | None]:
         return path.parent, path.name, "yolo"
     if suffix == ".json":
         if not coco_splits.is_coco(path):
-            raise InputError(f"{path} is no COCO detection file: it needs images, annotations and categories")
+            raise InputError(f"{path} is not a COCO detection file: it needs images, annotations and categories")
         below = path.parent.name.lower() in coco_splits.ANNOTATIONS or coco_splits.is_apart(path)
         root = path.parent.parent if below else path.parent
         return root, path.relative_to(root).as_posix(), "coco"
-    raise InputError(f"{path} is no data: expected a folder, a data.yaml, a COCO JSON file or a zip archive")
+    raise InputError(f"{path} is not a data set: expected a folder, a data.yaml, a COCO JSON file or a zip archive")
 
 
 def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bool) -> tuple[Format, Splits]:

@@ -12,7 +12,7 @@ from detectors.data.tree import Tree, folded, parent, stem
 def unread_pictures(tree: Tree, splits: Sequence[RawSplit], *, one_file: bool = False) -> list[Problem]:
     """An error for each folder with a split's name of whose pictures none is read, and a note for all other pictures.
 
-    A folder whose pictures have namesakes in the same split (`depth/train` beside `images/train`) is no split of its
+    A folder whose pictures have namesakes in the same split (`depth/train` beside `images/train`) is not a split of its
     own. With `one_file`, the only annotation file that was asked for, other folders are meant to be left out.
     """
     told = {image.path for raw in splits for image in raw.images}.union(*(raw.refused for raw in splits))
@@ -49,7 +49,7 @@ def _lost_split(folder: str, pictures: list[str]) -> Problem:
 def _split_folder(picture: str) -> str:
     """The innermost folder around a picture that is for a split, or `""`.
 
-    Of benchmarks' `test2017` the annotations are not published: such a folder is no lost split.
+    Of benchmarks' `test2017` the annotations are not published: such a folder is not a lost split.
     """
     folder = parent(picture)
     while folder:

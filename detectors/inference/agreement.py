@@ -33,7 +33,7 @@ def check_raw(expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
     _check_shapes(("boxes", "scores"), expected, got)
     boxes = (got[0] - expected[0]).abs() / expected[0].abs().clamp(min=1)
     for name, off in (("boxes", boxes), ("scores", (got[1] - expected[1]).abs())):
-        if not off.max() <= 1e-3:  # NaN is no agreement
+        if not off.max() <= 1e-3:  # NaN never agrees
             raise RuntimeError(f"the exported model disagrees with the detector on {name}, by up to {off.max():.2g}")
 
 

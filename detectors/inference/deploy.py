@@ -76,7 +76,7 @@ class DeployedDetector(InferenceDetector):
     the memory. It can be copied and pickled; to save or export, use the detector that it was made from.
 
     Args:
-        detector: the detector, which stays as it is; its own precision is no matter.
+        detector: the detector, which stays as it is; its own precision does not matter.
         dtype: precision of the network, `torch.float32`, `torch.bfloat16` or `torch.float16`; boxes and scores are
             computed in float32. A warning tells of a processor without instructions for it.
         compile: compile the network and the post-processing, on the CPU with frozen weights, on CUDA as CUDA graphs.

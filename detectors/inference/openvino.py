@@ -135,7 +135,7 @@ class OpenVINODetector(InferenceDetector):
             model = self.network.model()
         except RuntimeError as error:  # all that OpenVINO raises
             reason = str(error).strip().rpartition("\n")[2]
-            raise InputError(f"{path} and its .bin are no whole network of OpenVINO: {reason}") from error
+            raise InputError(f"{path} and its .bin are not a complete OpenVINO network: {reason}") from error
         height, width = export_size(detector, None)
         priors = len(RawForm(detector, (height, width)).priors)
         taken = [port.partial_shape for port in (*model.inputs, *model.outputs)]

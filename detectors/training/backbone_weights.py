@@ -81,7 +81,7 @@ def read_file_or_package(source: str) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: neither a file nor an installed package.
-        ValueError: the file is no state dict.
+        ValueError: the file is not a state dict.
     """
     path = Path(source)
     if not path.is_file():

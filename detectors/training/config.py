@@ -214,7 +214,7 @@ class TrainConfig:
         """This configuration with a value for all that depends on the data set's size, and what was chosen, in words.
 
         Options of these `names` (default: those that are not at their defaults) are given and stay. The device, the
-        precision and the number of loader processes are no part of it: they are chosen anew on each machine.
+        precision and the number of loader processes are not part of it: they are chosen anew on each machine.
         """
         fixed = set_options(self, names)
         defaults = _FOR_SMALL_DATA if images < SMALL_DATA else _FOR_LARGE_DATA
@@ -250,7 +250,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is no JSON of known options.
+        ValueError: if it is not valid JSON of known options.
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no {file}: a run folder has a config.json")
@@ -258,7 +258,7 @@ def read_config(file: Path) -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))["train"]
         unknown = sorted(set(values) - {f.name for f in dataclasses.fields(TrainConfig)})
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is no config of a training run: {error!r}") from None
+        raise InputError(f"{file} is not a config of a training run: {error!r}") from None
     if unknown:
         raise InputError(f"{file} has unknown options: {', '.join(unknown)}")
     for name in ("data", "output"):

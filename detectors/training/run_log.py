@@ -25,7 +25,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """See that a run may write to a folder; changes nothing.
 
     Raises:
-        FileExistsError: a run is there and neither is asked for, or what is there is no run.
+        FileExistsError: a run is there and neither is asked for, or the folder is not a run.
         FileNotFoundError: there is no run to resume.
     """
     is_run = (folder / CONFIG).is_file()

@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(detector, tmp_p
 
 def test_a_report_that_is_no_json(detector, tmp_path):
     (tmp_path / "report.json").write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         model_card(detector, report=tmp_path / "report.json")
 
 

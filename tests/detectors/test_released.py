@@ -147,7 +147,7 @@ def test_no_such_file(tmp_path):
     [
         (3, TypeError, "got a int"),
         ({"conv1.weight": torch.zeros(1)}, ValueError, "it lacks reduce.conv.weight"),
-        ({"epoch": 3}, ValueError, "no state dict"),
+        ({"epoch": 3}, ValueError, "not a state dict"),
         ({}, ValueError, "it lacks"),
     ],
 )

@@ -47,14 +47,14 @@ def read_file(file: Path, shown: str, pictures: PictureFinder, *, merge_classes:
     """Images and boxes of a COCO file, which problems name as `shown`.
 
     Raises:
-        ValueError: the file is no COCO detection file, or two categories share an id or a name.
+        ValueError: the file is not a COCO detection file, or two categories share an id or a name.
     """
     content = read_json(file)
     annotations: list[Any] = content.pop("annotations")
     categories = _categories(content.pop("categories"), annotations, file, merge=merge_classes)
     raw = RawSplit(shown, categories.names, categories.ids, RawBoxes("annotation"))
     for name in categories.phantoms:
-        raw.problems.append(note(shown, f"category {name!r} is no class but the root of the others: left out"))
+        raw.problems.append(note(shown, f"category {name!r} is not a class but the root of the others: left out"))
     positions = _read_images(content.pop("images"), raw, pictures)
     _read_annotations(annotations, raw, positions, categories.labels)
     read_as_fractions(raw)
@@ -70,12 +70,12 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes().decode("utf-8-sig"))
     except ValueError as error:  # JSON and UTF-8 errors both
-        raise InputError(f"{file} is no valid JSON in UTF-8: {error}") from None
+        raise InputError(f"{file} is not valid JSON in UTF-8: {error}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{file} is no COCO detection file: expected an object, got a {type(content).__name__}")
+        raise InputError(f"{file} is not a COCO detection file: expected an object, got a {type(content).__name__}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise InputError(f"{file} is no COCO detection file: it has no list '{key}'")
+            raise InputError(f"{file} is not a COCO detection file: it has no list '{key}'")
     return content
 
 

@@ -30,7 +30,7 @@ def find_splits(
 ) -> Splits:
     """Readers of each split; `entry` is the one file to read, if not all.
 
-    With `any_folder`, files one level down count in a folder of any name without pictures, which is no data set.
+    With `any_folder`, files one level down count in a folder of any name without pictures, which is not a data set.
     `instances_train2017.json` is the split `train` unless there is another year's. A file that speaks of no split is
     `train` if it is alone, and a split of its own name otherwise.
     """
@@ -76,13 +76,13 @@ def _read(tree: Tree, file: str, split: str, others: list[str], left_out: list[s
 def _candidates(tree: Tree, any_folder: bool) -> tuple[list[str], list[str]]:
     """The files that are COCO's by place and content, and those by content alone.
 
-    Of an `annotations` folder with `instances_*`, COCO's other files about the same pictures are no data of their own.
+    Of an `annotations` folder with `instances_*`, COCO's other files about the same pictures are not separate data.
     """
     found: list[str] = []
     left: list[str] = []
     for file in tree.with_suffix(".json"):
         placed = _is_place(parent(file)) or (any_folder and _is_apart(tree, parent(file)))
-        # A file with the name of a split that is no COCO will say so when it is read.
+        # A file with the name of a split that is not COCO raises when it is read.
         if (placed and stem(file).lower() in CANONICAL) or is_coco(tree.path(file)):
             (found if placed else left).append(file)
     official = [(parent(file), _split_name(file)) for file in found if stem(file).startswith("instances_")]

@@ -67,7 +67,7 @@ class VocFolder:
         as crowd: ignored in training and forgiven in evaluation.
 
         Raises:
-            ValueError: a list that is no text.
+            ValueError: a list that is not text.
         """
         raw = RawSplit(split, self.class_names, list(range(1, len(self.class_names) + 1)), RawBoxes("object"))
         labels = {name: label for label, name in enumerate(self.class_names, start=1)}
@@ -143,8 +143,8 @@ class VocFolder:
         if file is not None and (found is None or found.error):
             reason, kind = f"{found.error}: left out" if found else "", "an XML file is invalid"
             if found is None:
-                reason = f"{file} is XML, but no annotation of Pascal VOC (an element 'annotation'): left out"
-                kind = "an XML file is no annotation"
+                reason = f"{file} is XML, but not a Pascal VOC annotation (no element 'annotation'): left out"
+                kind = "an XML file is not an annotation"
             raw.problems.append(Problem(raw.where(image), reason, kind=kind))
             raw.refused.add(image.path)
             return

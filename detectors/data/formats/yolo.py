@@ -120,7 +120,7 @@ class _Reader:
             if not content.isascii():
                 lines_of(content, tree.located(str(file)))
         except ValueError as error:
-            raw.problems.append(Problem(raw.where(image), f"{error}: left out", kind="a label file is no text"))
+            raw.problems.append(Problem(raw.where(image), f"{error}: left out", kind="a label file is not text"))
             raw.refused.add(image.path)
             return
         for other in source.labels.others(name):

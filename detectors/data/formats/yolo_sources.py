@@ -60,7 +60,7 @@ def find_sources(tree: Tree, config: YoloConfig) -> dict[str, list[Source]]:
 
 
 def _configured_below(tree: Tree) -> bool:
-    """Whether this is no data folder but one with data folders in it."""
+    """Whether this is not a data folder but one with data folders in it."""
     inner = (names for folder, names in tree.names.items() if folder and "/" not in folder)
     return any(name in ("data.yaml", "data.yml") for names in inner for name in names)
 
