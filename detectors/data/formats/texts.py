@@ -20,7 +20,7 @@ def read_lines(file: Path | str) -> list[str]:
 
 
 def lines_of(content: bytes, file: Path | str) -> list[str]:
-    """The same of a text that was read already."""
+    """The lines of a file's content, as `read_lines` gives them."""
     try:
         text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:

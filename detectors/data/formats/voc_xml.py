@@ -93,7 +93,7 @@ def parse_xml(content: bytes) -> ElementTree.Element:
 
 
 def _read_objects(items: list[ElementTree.Element], boxes: VocBoxes) -> tuple[Sequence[Refused], Sequence[int]]:
-    """Append the boxes of objects; gives why some have none, and the numbers of those that were rotated."""
+    """Append the boxes of objects; returns why some have none, and the numbers of those that were rotated."""
     refused: list[Refused] = []
     rotated: list[int] = []
     add_name, add_corners, add_number = boxes.names.append, boxes.corners.extend, boxes.numbers.append

@@ -18,7 +18,7 @@ _NAME_FILES = (*_OWN_NAMES, "predefined_classes.txt")  # the last holds what lab
 
 @dataclass
 class YoloConfig:
-    """Sources of each split as they are written, `names` of the classes if there are any, and where this stands."""
+    """Sources of each split as they are written, `names` of the classes if there are any, and the `file` with both."""
 
     file: str = ""
     sources: dict[str, list[str]] = field(default_factory=dict)
