@@ -185,7 +185,7 @@ def _count(weights: Weights, pattern: str) -> int:
 
 
 def translate(weights: Weights, layout: Layout) -> dict[str, Tensor]:
-    """The weights under this library's names; those that their code repeats, once.
+    """The weights by this library's names, each once where the authors' code repeats it.
 
     Raises:
         ValueError: for a name that is not the authors', or repeated weights that differ.
@@ -239,9 +239,9 @@ def _load(model: M2Det, translated: dict[str, Tensor], has_backbone: bool) -> No
         if counter or (not has_backbone and name.startswith("pyramid.backbone.")):
             translated.setdefault(name, value)
     missing = sorted(expected.keys() - translated.keys())
-    surplus = sorted(translated.keys() - expected.keys())
-    if missing or surplus:
-        raise InputError(f"the checkpoint is not whole: missing {missing[:3]}, unexpected {surplus[:3]}")
+    unexpected = sorted(translated.keys() - expected.keys())
+    if missing or unexpected:
+        raise InputError(f"the checkpoint is not complete: missing {missing[:3]}, unexpected {unexpected[:3]}")
     for name, value in expected.items():
         if translated[name].shape != value.shape:
             raise InputError(

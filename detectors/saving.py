@@ -232,12 +232,12 @@ def fit_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if expected != found:
         missing = sorted(set(expected) - set(found))
-        surplus = sorted(set(found) - set(expected))
+        unexpected = sorted(set(found) - set(expected))
         both = sorted(expected.keys() & found.keys())
-        other = [f"{name}: {found[name]} for {expected[name]}" for name in both if found[name] != expected[name]]
+        reshaped = [f"{name}: {found[name]} for {expected[name]}" for name in both if found[name] != expected[name]]
         raise InputError(
             f"{source} does not fit this {type(model).__name__}: {len(missing)} keys are missing {missing[:3]}, "
-            f"{len(surplus)} are unknown {surplus[:3]}, {len(other)} have another shape {other[:3]}"
+            f"{len(unexpected)} are unknown {unexpected[:3]}, {len(reshaped)} have another shape {reshaped[:3]}"
         )
     model.load_state_dict(weights)
 

@@ -33,7 +33,7 @@ class Export:
     data: Path | None = None
     """Data folder whose images calibrate INT8: its split train, or else the first that it has."""
     calibration_images: int = 300
-    """Most images that calibrate."""
+    """Number of images that calibrate, at most."""
     image_size: int | tuple[int, int] | None = None
     """Side, or height and width, to which images are stretched: for the authors' checkpoints, by default 512, and for
     detectors that were made without one; others know theirs."""
@@ -47,7 +47,7 @@ class Export:
 
         format = self._format()
         if self.int8 and format != "openvino":
-            raise InputError(f"--int8 is of OpenVINO's format, an .xml file: got --output {self.output}")
+            raise InputError(f"--int8 needs OpenVINO's format, an .xml file: got --output {self.output}")
         if self.int8 != (self.data is not None):
             raise InputError("--int8 and --data go together: the images of a data folder calibrate INT8")
         if self.calibration_images < 1:
@@ -79,7 +79,7 @@ class Export:
         return format
 
 
-def calibration(detector: "SSD", folder: Path, most: int) -> "list[Tensor]":
+def calibration(detector: "SSD", folder: Path, limit: int) -> "list[Tensor]":
     """Batches of one image, as the network takes them, spread evenly over a split of a data folder."""
     from detectors.data import evaluation_transforms, find_splits, load_dataset
     from detectors.data.images import as_channels
@@ -88,7 +88,7 @@ def calibration(detector: "SSD", folder: Path, most: int) -> "list[Tensor]":
     split = "train" if "train" in splits else splits[0]
     channels = as_channels(len(detector.image_mean))
     dataset = load_dataset(folder, split, transforms=evaluation_transforms(), channels=channels)
-    count = min(most, len(dataset))
+    count = min(limit, len(dataset))
     chosen = [len(dataset) * i // count for i in range(count)]
     print(f"calibration: {count} of the {len(dataset)} images of {split}")
     return [detector.preprocess([dataset[i][0]]) for i in chosen]

@@ -58,7 +58,7 @@ class Predict:
     """Precision of the network; auto takes bf16 where the GPU or the processor has instructions for it, and fp32
     elsewhere. Boxes and scores are always computed in fp32."""
     compile: bool = False
-    """Compile the detector: worth its minute or more of waiting for many images."""
+    """Compile the detector: it takes a minute or more, and pays off for many images."""
 
     def run(self) -> int:
         import torch
@@ -110,8 +110,8 @@ class Session:
     Args:
         detector: deployed.
         names: of the classes.
-        threshold: least score of a drawn box.
-        min_score: least score of a detection that is kept.
+        threshold: minimum score of a drawn box.
+        min_score: minimum score of a detection that is kept.
         ids: image ids by file name; None counts from 1.
     """
 
@@ -139,7 +139,7 @@ class Session:
         from detectors.commands.progress import progress_bar
 
         began = time.perf_counter()
-        # Nobody knows how many frames a video has before its last one.
+        # The number of frames of a video is not known before its last one.
         total = None if any(map(is_video, files)) else len(files)
         with progress_bar(total) as self._advance:
             for file, drawing in zip(files, drawings):
@@ -178,8 +178,8 @@ class Session:
         from detectors.inference.results import Found
 
         number = len(self.found) + 1 if self.ids is None else _image_id(name, self.ids)
-        sure = detections["scores"] >= self.min_score
-        self.found.append(Found(number, name, {key: value[sure] for key, value in detections.items()}))
+        kept = detections["scores"] >= self.min_score
+        self.found.append(Found(number, name, {key: value[kept] for key, value in detections.items()}))
         height, width = image.shape[1:]
         size = {"height": height, "width": width}
         self.images.append({"id": number, "file_name": name, **size, "drawing": drawing.name})

@@ -104,7 +104,7 @@ def test_a_card_that_is_there_stays(detector, tmp_path):
 @pytest.mark.parametrize(
     ("about", "error", "message"),
     [
-        ({"report": {"AP50": 1.0}}, ValueError, "has no figure AP"),
+        ({"report": {"AP50": 1.0}}, ValueError, "has no AP"),
         ({"report": {"AP": 0.5, "classes": {"tree": {}}}}, ValueError, "other classes than the detector's: tree"),
         ({"report": "nothing.json"}, FileNotFoundError, r"nothing\.json"),
         ({"picture": "nothing.png"}, FileNotFoundError, r"no picture at nothing\.png"),

@@ -134,7 +134,7 @@ def test_models(capsys):
         (["info", "m2det_320_vgg16", "--image-size", "64"], "needs maps of at least 33x33"),
         (["export", "--checkpoint", "none", "--output", "x.tflite"], "--output ends with .onnx, .pt2 or .xml"),
         (["export", "--checkpoint", "none", "--output", "x.xml", "--int8"], "--int8 and --data go together"),
-        (["export", "--checkpoint", "none", "--output", "x.onnx", "--int8"], "--int8 is of OpenVINO's format"),
+        (["export", "--checkpoint", "none", "--output", "x.onnx", "--int8"], "--int8 needs OpenVINO's format"),
         *(
             (
                 ["export", "--checkpoint", "none", "--output", f"x.{kind}", "--batch-size", count],

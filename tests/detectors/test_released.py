@@ -165,7 +165,7 @@ def test_other_weights(official):
 
     with pytest.raises(ValueError, match="pass require_backbone=False"):
         load_released_checkpoint(weights)
-    with pytest.raises(ValueError, match="not whole: missing"):
+    with pytest.raises(ValueError, match="not complete: missing"):
         load({}, remove=["unet2.smooth.3.bn.weight"])
     with pytest.raises(ValueError, match="not part of it"):
         load({"extras.0.weight": torch.zeros(1)})
