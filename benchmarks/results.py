@@ -65,16 +65,16 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 class Results:
-    """The rows of one benchmark, kept in `folder/NAME.json` and saved after each.
+    """The rows of one benchmark in `folder/NAME.json`, which is saved after each.
 
-    Opening a file that exists goes on with it, if it was made with the same settings. Several processes may fill one
-    file: each adds its rows to what the others have written.
+    An existing file is continued, if it was made with the same settings. Several processes may fill one file: each adds
+    its rows to what the others have written.
 
     Args:
         folder: where the file lies; made if it is not there.
         benchmark: name of the benchmark and the file.
-        device: what is measured on.
-        settings: what the measurements depend on, plain JSON values.
+        device: the device that is measured.
+        settings: values that the measurements depend on, as plain JSON.
 
     Raises:
         ValueError: for a file of another schema, another device or other settings, or one that is not a results file,
@@ -119,7 +119,7 @@ class Results:
         row = {"key": key, **values}
         if self._commit != self._head["commit"]:
             row["commit"] = self._commit
-        with self._alone():
+        with self._locked():
             written = read_results(self.path)["rows"] if self.path.exists() else self.rows
             self.rows = [r for r in written if r["key"] != key] + [row]
             partial = self.path.with_suffix(".partial")
@@ -128,8 +128,8 @@ class Results:
         return row
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """While one process reads and writes the file, another one waits."""
+    def _locked(self) -> Iterator[None]:
+        """Lock the file, so that one process at a time reads and writes it."""
         with open(self.path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
