@@ -79,7 +79,7 @@ class Export:
         return format
 
 
-def calibration(detector: "SSD", folder: Path, limit: int) -> "list[Tensor]":
+def calibration(detector: "SSD", folder: Path, most: int) -> "list[Tensor]":
     """Batches of one image, as the network takes them, spread evenly over a split of a data folder."""
     from detectors.data import evaluation_transforms, find_splits, load_dataset
     from detectors.data.images import as_channels
@@ -88,7 +88,7 @@ def calibration(detector: "SSD", folder: Path, limit: int) -> "list[Tensor]":
     split = "train" if "train" in splits else splits[0]
     channels = as_channels(len(detector.image_mean))
     dataset = load_dataset(folder, split, transforms=evaluation_transforms(), channels=channels)
-    count = min(limit, len(dataset))
+    count = min(most, len(dataset))
     chosen = [len(dataset) * i // count for i in range(count)]
     print(f"calibration: {count} of the {len(dataset)} images of {split}")
     return [detector.preprocess([dataset[i][0]]) for i in chosen]
