@@ -1,7 +1,7 @@
 """`python -m benchmarks ablation`: Table 2 of M2Det row by row, and the library's other necks beside it.
 
 Every row gets the same small search for its learning rate and the scale of its initial weights, on shorter runs with a
-seed of their own. What is found is then trained at full length from several other seeds.
+seed of their own. The best setting is then trained at full length from several other seeds.
 
 Paper: `M2Det: A Single-Shot Object Detector based on Multi-Level Feature Pyramid Network`, section 4 ("Ablation study")
 and Table 2, https://arxiv.org/abs/1811.04533
@@ -18,8 +18,8 @@ from benchmarks.experiment import Experiment, Recipe, Row, Setting, Trial
 from benchmarks.results import Results
 from detectors.errors import InputError
 
-# COCO minival, VGG-16 at 320x320 but for the last. All are in the paper's text: the s-TUMs' as a gain of 3.1 over 27.5,
-# SFAM's as that from which ResNet-101 starts.
+# COCO minival, VGG-16 at 320x320 except the last. All are in the paper's text: that of the s-TUMs as a gain of 3.1 over
+# 27.5, that of SFAM as the one from which ResNet-101 starts.
 PAPER_AP = {"ssd": 25.8, "deconv": 27.5, "s-tum": 30.6, "tum": 30.8, "base": 32.7, "mlfpn": 33.2, "stronger": 34.1}
 
 
@@ -90,14 +90,14 @@ def _newer_rows(recipe: Recipe) -> list[Row]:
     ]
     strides = {"strides": [8, 16, 32], "extra_levels": scales - 3, "out_channels": width}
     rows.append(_row("simple", "SimpleFeaturePyramid on one map", "simple", strides, [16]))
-    if recipe.image_size >= 128:  # it makes five maps, whatever the others make
+    if recipe.image_size >= 128:  # it always makes five maps
         nasfpn = {"num_stages": 3, "out_channels": width}
         rows.append(_row("nasfpn", "NAS-FPN on two maps, five out", "nasfpn", nasfpn, _TWO))
     return rows
 
 
 SEARCH_SEED = 100
-"""Of the search's runs; the results' seeds are 0, 1, ..."""
+"""Seed of the search's runs; the results' seeds are 0, 1, ..."""
 CURVES = ("ssd", "deconv", "fpn", "fpn-2", "pafpn", "pafpn-2", "bifpn", "bifpn-2", "mlfpn")
 
 
@@ -135,19 +135,19 @@ class Ablation(Experiment):
         return self.cell("ablation", key, row, trial, recipe, device)
 
     def _search(self, row: Row, recipe: Recipe, results: Results, device: torch.device) -> Setting:
-        """The learning rate and the scale of the initial weights that did best, one after the other."""
+        """The learning rate and the scale of the initial weights with the highest AP, one after the other."""
         space = recipe.search
         best = Setting()
         if space.size == 1:
             return best
         for name, values in (("lr", space.lrs), ("scale", space.scales)):
-            found: dict[Setting, float] = {}
+            scores: dict[Setting, float] = {}
             for setting in (best._replace(**{name: value}) for value in values):
                 key = f"search/{row.key}/lr{setting.lr:g}-scale{setting.scale:g}"
                 trial = self.trial(recipe, setting, seed=SEARCH_SEED, share=space.share)
                 run_cells(results, [self._cell(key, row, trial, recipe, device)], "ablation", bar=False)
-                found[setting] = next(r for r in results.rows if r["key"] == key).get("AP", -1.0)
-            best = max(found, key=lambda setting: found[setting])
+                scores[setting] = next(r for r in results.rows if r["key"] == key).get("AP", -1.0)
+            best = max(scores, key=lambda setting: scores[setting])
         return best
 
     def _curves(

@@ -38,15 +38,15 @@ class Activations(Command):
         detector, weights = self._open()
         image, source = self._picture(detector)
         results = Results(self.output, "activations", device, {"model": weights, "image": source})
-        found = level_activations(detector.to(device).eval(), image.to(device))
-        for level, maps in enumerate(found.maps):
+        activations = level_activations(detector.to(device).eval(), image.to(device))
+        for level, maps in enumerate(activations.maps):
             for scale, values in enumerate(maps):
                 row: dict[str, Any] = {"level": level + 1, "scale": scale + 1, "size": list(values.shape)}
                 row |= {"peak": float(values.max()), "mean": float(values.mean())}
-                if found.attention:
-                    row["attention"] = found.attention[scale][level]
+                if activations.attention:
+                    row["attention"] = activations.attention[scale][level]
                 results.add(f"level{level + 1}/scale{scale + 1}", **row)
-        draw(found, image, self.output / PICTURE)
+        draw(activations, image, self.output / PICTURE)
         print(f"activations: {len(results.rows)} rows in {results.path}, picture in {self.output / PICTURE}")
         return 0
 
@@ -97,7 +97,7 @@ def level_activations(detector: SSD, image: Tensor) -> LevelActivations:
     """Terms of each level in the class logits of each scale.
 
     A classification convolution is linear, and its input is the levels side by side: so its output is a sum with one
-    term per level. A map shows, cell by cell, the largest term over the foreground classes and default boxes.
+    term per level. A map shows, at each location, the largest term over the foreground classes and default boxes.
 
     Args:
         detector: on an MLFPN, in evaluation.

@@ -24,7 +24,7 @@ from detectors import create_detector
 from detectors.training.memory import keep_freed_memory
 batch, steps, keep = map(int, sys.argv[1:])
 if keep and not keep_freed_memory():
-    sys.exit("the C library of this machine takes no such setting")
+    sys.exit("the C library of this machine does not support the setting")
 torch.manual_seed(0)
 model = create_detector("MODEL", 4).train().to(memory_format=torch.channels_last)
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
@@ -50,7 +50,7 @@ class Allocator(Command):
     def run(self) -> int:
         device = self.open_device()
         if device.type != "cpu":
-            raise InputError("the allocator of the C library serves the CPU: leave out --device")
+            raise InputError("this benchmark measures the C library's allocator on the CPU: leave out --device")
         batches, steps, repeats = PLANS[self.budget]
         results = Results(self.output, "allocator", device, {"model": _MODEL, "steps": steps, "repeats": repeats})
         cells = [

@@ -1,4 +1,4 @@
-"""Common parts of the benchmarks' commands: where they run, how much they run, and a loop over cells that resumes."""
+"""Common parts of the benchmarks' commands: device, budget, and a resumable loop over measurements (cells)."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from detectors.errors import InputError
 
 Budget = Literal["smoke", "cpu", "gpu"]
 
-# What a cell's own settings can cause, out of memory and compilers' failures among it: the run goes on.
+# Errors that a cell's settings can cause, out of memory and compiler failures among them: the run continues.
 CELL_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
 
 
@@ -23,7 +23,7 @@ class Command:
     """Options of every benchmark."""
 
     output: Path
-    """Folder of the results file. A file that is there is gone on with: finished cells are not run again."""
+    """Folder of the results file. An existing file is continued: finished cells are not run again."""
     budget: Budget = "smoke"
     """How much to run: `smoke` shows in a minute that all works, `cpu` is for two cores, `gpu` for one large GPU."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -46,7 +46,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement: a key of its own, the columns that say what it is, and how to take it."""
+    """One measurement: its unique key, the columns that describe it, and the function that takes it."""
 
     key: str
     columns: Mapping[str, Any]
@@ -56,7 +56,7 @@ class Cell:
 def run_cells(results: Results, cells: Sequence[Cell], title: str, *, bar: bool = True) -> None:
     """Measure every cell that is not finished, saving after each; where one fails, its row says why in `error`.
 
-    Failed cells are tried again when the run is. `bar=False` writes lines, for cells that show progress of their own.
+    Failed cells are tried again when the run is. `bar=False` prints lines, for cells that show their own progress.
     """
     pending = [cell for cell in cells if not results.finished(cell.key)]
     if len(pending) < len(cells):
@@ -76,7 +76,7 @@ def run_cells(results: Results, cells: Sequence[Cell], title: str, *, bar: bool 
 
 @contextmanager
 def _progress(title: str, total: int, live: bool) -> Iterator[Callable[[str], None]]:
-    """A function that is told of every cell before it is measured: a bar on a terminal, lines elsewhere."""
+    """A function to call with the key of every cell before it is measured: a bar on a terminal, lines elsewhere."""
     if not live:
         done = 0
 

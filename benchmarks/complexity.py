@@ -80,7 +80,7 @@ def _measurement(run: Path, recipe: Recipe, device: torch.device) -> Callable[[]
         from detectors.training.evaluation import evaluate_groups
 
         detector = load(run).to(device)
-        found = evaluate_groups(detector, recipe.test_set(), edges=scale_edges(recipe))
-        return {"cells": [{**cell._asdict(), "scale": list(cell.scale)} for cell in found]}
+        groups = evaluate_groups(detector, recipe.test_set(), edges=scale_edges(recipe))
+        return {"cells": [{**cell._asdict(), "scale": list(cell.scale)} for cell in groups]}
 
     return take

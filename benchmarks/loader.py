@@ -62,7 +62,7 @@ def synthetic_folder(images: int) -> Iterator[Path]:
 
 
 def images_per_second(dataset: DetectionDataset, batch: int, workers: int, pin: bool) -> Mapping[str, float]:
-    """Over one epoch, after one that starts the processes and brings the files into memory."""
+    """Images per second over one epoch, after one that starts the processes and fills the page cache."""
     batches = StepBatches(len(dataset), batch, accumulate=1, rank=0, world=1)
     loader = training_loader(dataset, batches, workers, pin=pin)
     for _ in loader:
@@ -130,9 +130,9 @@ def _print_table(results: Results) -> None:
     table.add_column("loader processes", justify="right")
     for name in RECIPES:
         table.add_column(name, justify="right")
-    found = {row["key"]: row.get("images_per_second") for row in results.rows}
+    speeds = {row["key"]: row.get("images_per_second") for row in results.rows}
     for workers in sorted({row["workers"] for row in results.rows if "workers" in row}):
-        rates = [found.get(f"{workers}/{name}") for name in RECIPES]
+        rates = [speeds.get(f"{workers}/{name}") for name in RECIPES]
         table.add_row(str(workers), *("" if rate is None else f"{rate:.0f}" for rate in rates))
     Console().print(table)
     table = Table(title="Reading annotations")

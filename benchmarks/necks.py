@@ -1,4 +1,4 @@
-"""`python -m benchmarks necks`: what every neck costs on every backbone, and how fast it is."""
+"""`python -m benchmarks necks`: cost and speed of every neck on every backbone."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,7 +110,7 @@ class Necks(Command):
     sizes: tuple[int, ...] = ()
     """Sides of the square images; the budget's if none is given."""
     peer: tuple[str, ...] = (TORCHVISION,)
-    """Necks of others, as module:Class."""
+    """Necks of other libraries, as module:Class."""
     baseline: str = "fpn"
     """The neck that ratios refer to; it is measured once more after all others, to show the noise."""
 
@@ -199,7 +199,7 @@ def time_mode(
         mode: how to run.
         device: where both modules are.
         seconds: time to spend, within the limits of `repeats`.
-        repeats: least and most number of calls that are timed.
+        repeats: minimum and maximum number of timed calls.
 
     Raises:
         ValueError: for a size that the neck does not take.
@@ -220,14 +220,14 @@ def time_mode(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-    # The first call loads kernels or compiles, the second says how many there is time for.
+    # The first call loads kernels or compiles, the second tells how many calls there is time for.
     measure(step, inputs, device=device, repeats=1, warmup=0)
     trial = measure(step, inputs, device=device, repeats=1, warmup=0).median_ms / 1e3
     count = min(max(round(seconds / trial), repeats[0]), repeats[1])
     timing = measure(step, inputs, device=device, repeats=count, warmup=0)
     values = {**timing.as_row(), "images_per_s": mode.batch / timing.median_ms * 1e3}
     if device.type == "cuda":
-        # Weights and inputs lie there before; this is what running takes on top of them.
+        # Weights and inputs are allocated before; this is the memory of the run beyond them.
         values["peak_mib"] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
     if mode.compiled:
         torch.compiler.reset()
@@ -240,7 +240,7 @@ def _maps(
     shapes: Sequence[tuple[int, ...]], mode: Mode, dtype: torch.dtype, layout: torch.memory_format, device: torch.device
 ) -> tuple[Tensor, ...]:
     maps = [torch.randn(mode.batch, *shape, device=device).to(dtype, memory_format=layout) for shape in shapes]
-    # A backbone in training wants the gradients of its maps, as images do not.
+    # A backbone in training needs the gradients of its maps; images need none.
     return tuple(x.requires_grad_(mode.backward and mode.part == "neck") for x in maps)
 
 
@@ -280,7 +280,7 @@ def ratios(rows: Sequence[Mapping[str, Any]], baseline: str) -> dict[str, float]
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]], baseline: str) -> None:
-    """The first mode of every neck, over backbones and sizes, for who watches the terminal."""
+    """Print the first mode of every neck, over backbones and sizes."""
     from rich.console import Console
     from rich.table import Table
 

@@ -44,7 +44,7 @@ def random_candidates(shape: Shape, device: torch.device, seed: int) -> tuple[Te
 
 
 def loop_over_classes(boxes: Tensor, scores: Tensor) -> list[Tensor]:
-    """Linear soft-NMS as it is commonly written: one class after the other, one pick after the other."""
+    """Linear soft-NMS as it is commonly written: a loop over classes around a loop over picks."""
     kept = []
     for class_boxes, class_scores in zip(boxes.flatten(0, 1), scores.flatten(0, 1)):
         candidates, left, picked = class_boxes, class_scores, []
@@ -77,7 +77,7 @@ def torchvision_hard(boxes: Tensor, scores: Tensor) -> list[Tensor]:
 
 
 def ours(boxes: Tensor, scores: Tensor, method: str, kept: int) -> Any:
-    """The library's own, which keeps the best `kept` of an image."""
+    """The library's suppression, which keeps the best `kept` boxes of an image."""
     threshold = 0.45 if method == "hard" else IOU_THRESHOLD
     return batched_soft_nms(
         boxes,

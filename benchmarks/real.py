@@ -1,6 +1,6 @@
 """`python -m benchmarks real`: necks under one detector on a folder of real pictures, and torchvision's RetinaNet.
 
-Every row is trained as `python -m detectors train` does by itself, with its defaults for data of this size.
+Every row is trained as by `python -m detectors train`, with its defaults for data of this size.
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ class Real(Command):
         run_cells(Results(self.output, "real", device, {}), cells, "real", bar=False)
 
     def datasets(self) -> tuple[DetectionDataset, DetectionDataset]:
-        """To learn from and to test on."""
+        """The data to train on and to test on."""
         assert self.data is not None  # by run
         train = load_dataset(self.data, "train")
         return train, load_dataset(self.data, "test", transforms=evaluation_transforms(), class_names=train.class_names)
@@ -114,9 +114,9 @@ class Real(Command):
     def _ours(self, config: TrainConfig, picture: str, device: torch.device) -> Mapping[str, Any]:
         train, test = self.datasets()
         train.seed = config.seed
-        found = train_cell(config, (train, test), device, scale=1.0)
+        figures = train_cell(config, (train, test), device, scale=1.0)
         assert config.output is not None
-        return {**found, **self._drawn(load(config.output).to(device), test, picture)}
+        return {**figures, **self._drawn(load(config.output).to(device), test, picture)}
 
     def _retinanet(self, config: TrainConfig, picture: str, device: torch.device) -> Mapping[str, Any]:
         train, test = self.datasets()
@@ -131,9 +131,9 @@ class Real(Command):
         )
         model, seconds = train_retinanet(model.to(device), train, config)
         figures = evaluate(model, test, batch_size=config.eval_batch_size)
-        found = {**{name: figures[name] for name in FIGURES}, "classes": figures["classes"]}
+        chosen = {**{name: figures[name] for name in FIGURES}, "classes": figures["classes"]}
         size = sum(p.numel() for p in model.parameters()) / 1e6
-        return {**found, "train_seconds": round(seconds, 1), "mparams": size, **self._drawn(model, test, picture)}
+        return {**chosen, "train_seconds": round(seconds, 1), "mparams": size, **self._drawn(model, test, picture)}
 
     def _drawn(self, model: nn.Module, test: DetectionDataset, picture: str) -> dict[str, str]:
         draw_comparison(model, test, self.output / picture, rows=3)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks report`: results files as pages of tables and plots; what was not run says so."""
+"""`python -m benchmarks report`: pages of tables and plots from results files; missing results are named."""
 
 import json
 import os
@@ -16,7 +16,7 @@ MISSING = "not measured yet"
 
 
 class Page(NamedTuple):
-    """A page: its title, what it is about, and what turns a results file into lines."""
+    """A page: its title, its introduction, and the functions that turn results files into lines."""
 
     title: str
     about: str

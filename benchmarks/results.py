@@ -65,20 +65,20 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 class Results:
-    """The rows of one benchmark, kept in `folder/NAME.json` and saved after each.
+    """The rows of one benchmark in `folder/NAME.json`, which is saved after each.
 
-    Opening a file that exists goes on with it, if it was made with the same settings. Several processes may fill one
-    file: each adds its rows to what the others have written.
+    An existing file is continued, if it was made with the same settings. Several processes may fill one file: each adds
+    its rows to what the others have written.
 
     Args:
         folder: where the file lies; made if it is not there.
         benchmark: name of the benchmark and the file.
-        device: what is measured on.
-        settings: what the measurements depend on, plain JSON values.
+        device: the device that is measured.
+        settings: values that the measurements depend on, as plain JSON.
 
     Raises:
-        ValueError: for a file of another schema, another device or other settings, or one that is no results file; the
-            file stays as it is.
+        ValueError: for a file of another schema, another device or other settings, or one that is not a results file,
+            which stays as it is.
     """
 
     def __init__(self, folder: Path, benchmark: str, device: torch.device, settings: Mapping[str, Any]) -> None:
@@ -119,7 +119,7 @@ class Results:
         row = {"key": key, **values}
         if self._commit != self._head["commit"]:
             row["commit"] = self._commit
-        with self._alone():
+        with self._locked():
             written = read_results(self.path)["rows"] if self.path.exists() else self.rows
             self.rows = [r for r in written if r["key"] != key] + [row]
             partial = self.path.with_suffix(".partial")
@@ -128,8 +128,8 @@ class Results:
         return row
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """While one process reads and writes the file, another one waits."""
+    def _locked(self) -> Iterator[None]:
+        """Lock the file, so that one process at a time reads and writes it."""
         with open(self.path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -139,14 +139,14 @@ def read_results(path: Path) -> dict[str, Any]:
     """Read a results file.
 
     Raises:
-        ValueError: for a file that is no results file, or of another schema.
+        ValueError: for a file that is not a results file, or of another schema.
     """
     try:
         content = json.loads(Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no results file: {error}") from error
+        raise InputError(f"{path} is not a results file: {error}") from error
     if not isinstance(content, dict) or not {"schema", "benchmark", "rows", "settings", "environment"} <= set(content):
-        raise InputError(f"{path} is no results file: it lacks schema, benchmark, rows, settings or environment")
+        raise InputError(f"{path} is not a results file: it lacks schema, benchmark, rows, settings or environment")
     if content["schema"] != SCHEMA:
         raise InputError(f"{path} has schema {content['schema']}: this version reads {SCHEMA}; run the benchmark again")
     return content

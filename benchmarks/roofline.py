@@ -1,4 +1,4 @@
-"""The roofline of a detector: what the machine can do, and what share of it each part of the network reaches."""
+"""The roofline of a detector: the machine's peak rates, and the share of them that each part of the network reaches."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -77,9 +77,9 @@ def _bytes(tensors: list[Tensor]) -> int:
 def roofline(
     model: DeployedDetector, batch: Tensor, sizes: Tensor, *, repeats: int, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """FLOPs, least bytes, time and share of the peak of each part of a detector.
+    """FLOPs, minimum bytes, time and share of the peak of each part of a detector.
 
-    The least bytes are those of inputs, outputs and weights, each moved once. The time of a part cannot fall below
+    The minimum bytes are those of inputs, outputs and weights, each moved once. The time of a part cannot fall below
     `floor_ms`: its FLOPs over the peak rate, or its bytes over the peak bandwidth, whichever is longer.
     """
     peaks = measured_peaks(batch.device, model.dtype)

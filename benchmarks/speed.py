@@ -1,8 +1,8 @@
 """`python -m benchmarks speed`: from an image to its boxes, one image at a time, and where the time goes.
 
 The paper's Fig. 5 (M2Det, arXiv 1811.04533, section 4.3): network and NMS at batch 1, averaged over images. Weights are
-random, so what NMS has to do is set by the score threshold: at 0 every class is full, the most there can be; at the
-models' own thresholds it has less. Both stand in the table.
+random, so the score threshold sets the load of NMS: at 0 it is the maximum, with every class full; at the models' own
+thresholds it is smaller. The table has both.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -191,8 +191,8 @@ class Speed(Command):
         batch = 32 if device.type == "cuda" else 1
         images = torch.rand(batch, 3, *model.image_size, device=device)  # type: ignore[misc]
         sizes = torch.tensor([model.image_size] * batch, device=device)
-        found = roofline(deployed, images, sizes, repeats=max(3, plan.images // 2), progress=lambda part: None)
-        return {"precision": precision, "batch": batch, **found}
+        result = roofline(deployed, images, sizes, repeats=max(3, plan.images // 2), progress=lambda part: None)
+        return {"precision": precision, "batch": batch, **result}
 
 
 def _time_network(
@@ -223,7 +223,7 @@ def _time(
     counts: list[int] = []
 
     def detect(images: list[Tensor]) -> None:
-        counts.append(sum(len(found["boxes"]) for found in model(images)))
+        counts.append(sum(len(detections["boxes"]) for detections in model(images)))
 
     faster = {}
     with torch.no_grad():

@@ -85,7 +85,7 @@ def open_way(way: Way, detector: SSD) -> Opened:
 
 
 def raw(detector: Detector, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes as fractions and foreground scores of all default boxes: what other runtimes' networks give."""
+    """Boxes as fractions and foreground scores of all default boxes, as the networks of other runtimes give them."""
     box_regression, class_logits, priors = detector.forward_head(batch)
     boxes = detector.postprocess.box_coder.decode(box_regression.float(), priors)
     return boxes, detector.loss.scores(class_logits)
@@ -115,13 +115,13 @@ def _in_onnxruntime(detector: SSD) -> Opened:
             file = Path(folder) / "detector.onnx"
             export_onnx(detector, file, postprocess=postprocess)
             sessions.append(onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]))
-    full, ends_early = sessions
+    full_session, raw_session = sessions
 
     def whole(images: list[Tensor]) -> list[dict[str, Tensor]]:
         batch = detector.preprocess(images)
         sizes = image_sizes(images, batch.device)
-        found = full.run(None, {"images": batch.numpy(), "sizes": sizes.numpy()})
-        boxes, scores, labels, valid = map(torch.from_numpy, found)
+        outputs = full_session.run(None, {"images": batch.numpy(), "sizes": sizes.numpy()})
+        boxes, scores, labels, valid = map(torch.from_numpy, outputs)
         return as_detections(boxes, scores, labels, valid)
 
-    return Opened(whole, lambda batch: ends_early.run(None, {"images": batch.numpy()}))
+    return Opened(whole, lambda batch: raw_session.run(None, {"images": batch.numpy()}))

@@ -1,4 +1,4 @@
-"""Subjects of the comparison: the library's necks at comparable settings, and necks of others.
+"""Subjects of the comparison: the library's necks at comparable settings, and those of other libraries.
 
 Every neck of the library makes six maps, from stride 8 on, at the width of its paper; fewer where it cannot make six.
 """
@@ -58,8 +58,8 @@ def registered(name: str) -> Subject:
         return NeckSequence([first, second])
 
     with checked_settings():
-        asked = neck_class(REFINED.get(name, name)).default_strides
-    return Subject(name, asked, build_refined if name in REFINED else build)
+        strides = neck_class(REFINED.get(name, name)).default_strides
+    return Subject(name, strides, build_refined if name in REFINED else build)
 
 
 def peer(path: str) -> Subject:

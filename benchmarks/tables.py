@@ -52,11 +52,11 @@ def spread(values: Sequence[float]) -> str:
     >>> spread([0.5, 0.52]), spread([0.5])
     ('51.0 ± 1.4', '50.0')
     """
-    found = [100 * value for value in values if value >= 0]
-    if not found:
+    valid = [100 * value for value in values if value >= 0]
+    if not valid:
         return ""
-    mean = f"{statistics.mean(found):.1f}"
-    return f"{mean} ± {statistics.stdev(found):.1f}" if len(found) > 1 else mean
+    mean = f"{statistics.mean(valid):.1f}"
+    return f"{mean} ± {statistics.stdev(valid):.1f}" if len(valid) > 1 else mean
 
 
 def timing(row: Row, ratio: float | None = None) -> str:

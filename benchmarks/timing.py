@@ -66,20 +66,20 @@ def compare(
 ) -> tuple[Timing, float]:
     """Time `function` as `measure` does, each call right after one of `baseline` on the same input.
 
-    Returns also the speed-up over the baseline, as the median over these pairs: other load and changes of the clock
+    Also returns the speed-up over the baseline, as the median over these pairs: other load and changes of the clock
     rate affect both calls of a pair.
     """
     for call in (baseline, function):
         measure(call, inputs, device=device, repeats=1, warmup=warmup)
-    ours, ratios = [], []
+    times, ratios = [], []
     for i in range(repeats):
-        own_input = [inputs[i % len(inputs)]]
+        pair_input = [inputs[i % len(inputs)]]
         before, after = (
-            measure(call, own_input, device=device, repeats=1, warmup=0).median_ms for call in (baseline, function)
+            measure(call, pair_input, device=device, repeats=1, warmup=0).median_ms for call in (baseline, function)
         )
-        ours.append(after)
+        times.append(after)
         ratios.append(before / after)
-    return _timing(ours), statistics.median(ratios)
+    return _timing(times), statistics.median(ratios)
 
 
 def _timing(times: list[float]) -> Timing:

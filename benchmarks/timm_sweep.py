@@ -39,7 +39,7 @@ def families() -> dict[str, str]:
 
 
 def in_turn(family: dict[str, str]) -> list[str]:
-    """Names with the first of every family first, so that a stopped sweep has seen all kinds."""
+    """Names with the first of every family first, so that a stopped sweep has covered all families."""
     seen: Counter[str] = Counter()
     order = {}
     for name, module in family.items():
@@ -178,8 +178,8 @@ def main() -> None:
         context.Pool(args.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool,
         args.partial.open("a") as file,
     ):
-        for found in pool.imap_unordered(examine_all, todo):
-            for row in found:
+        for results in pool.imap_unordered(examine_all, todo):
+            for row in results:
                 done[row["name"], row["neck"]] = row
                 file.write(json.dumps(row) + "\n")
             file.flush()

@@ -66,11 +66,11 @@ def _ablation_table(source: Source, groups: Mapping[str, list[Row]]) -> list[str
 
 
 def _curves(source: Source, results: Mapping[str, list[Row]], curves: Mapping[str, list[Row]]) -> list[str]:
-    """AP over the number of pictures that were learned from, each a training of its own from seed 0."""
-    series, counts = {}, sorted({row["images"] for rows in curves.values() for row in rows})
+    """AP over the number of training pictures, each a training of its own from seed 0."""
+    series = {}
     for key, rows in curves.items():
-        ours = [row for row in [*rows, *results.get(key, [])] if row["seed"] == 0]
-        series[rows[0]["title"]] = {row["images"]: 100 * row["AP"] for row in ours}
+        first_seed = [row for row in [*rows, *results.get(key, [])] if row["seed"] == 0]
+        series[rows[0]["title"]] = {row["images"]: 100 * row["AP"] for row in first_seed}
     counts = sorted({images for values in series.values() for images in values})
     body = [[title, *(f"{values[n]:.1f}" if n in values else "" for n in counts)] for title, values in series.items()]
     lines = [
@@ -85,19 +85,15 @@ def _curves(source: Source, results: Mapping[str, list[Row]], curves: Mapping[st
 
 
 def _search(groups: Mapping[str, list[Row]]) -> list[str]:
-    """AP of every trial of the search, and what it chose."""
+    """AP of every trial of the search, and the chosen setting."""
     body = []
     for rows in groups.values():
         best = max(rows, key=lambda row: row["AP"])
         trials = "; ".join(f"{_setting(row)}: {percent(row['AP'])}" for row in rows)
         body.append([rows[0]["title"], _setting(best), trials])
-    lines = [
-        "### The search",
-        "",
-        "Learning rate, then the factor on the neck's initial weights before norms, on shorter ",
-    ]
-    lines[-1] += "runs from a seed of their own. AP of each trial:"
-    return [*lines, "", *table(["row", "chosen", "trials"], body, left=3)]
+    text = "Learning rate, then the factor on the neck's initial weights before norms, on shorter "
+    text += "runs from a seed of their own. AP of each trial:"
+    return ["### The search", "", text, "", *table(["row", "chosen", "trials"], body, left=3)]
 
 
 def _setting(row: Row) -> str:
@@ -132,8 +128,8 @@ def gradients(source: Source) -> list[str]:
         deep = {name: grid for name, grid in maps.items() if len(grid) > 1}
         if deep:
             file, line = source.plot(f"{title}-by-level")
-            most = max(deep.values(), key=len)
-            levels, scales = ([str(i + 1) for i in range(n)] for n in most.shape)
+            largest = max(deep.values(), key=len)
+            levels, scales = ([str(i + 1) for i in range(n)] for n in largest.shape)
             plots.heat_maps(file, deep, levels, scales, ("scale", "level"), format="{:.2g}")
             lines += [f"Root mean squares of {title} by level and scale:", "", line, ""]
     return lines
@@ -219,11 +215,11 @@ def complexity(source: Source) -> list[str]:
         for k, kind in enumerate(kinds):
             for i, scale in enumerate(scales):
                 cells = [c for row in rows for c in row["cells"]]
-                found = [
+                values = [
                     c["ap"] for c in cells if c["complexity"] == kind and tuple(c["scale"]) == scale and c["ap"] >= 0
                 ]
-                if found:
-                    grid[k, i] = 100 * statistics.mean(found)
+                if values:
+                    grid[k, i] = 100 * statistics.mean(values)
         maps[rows[0]["title"]] = grid
         body.append([rows[0]["title"], *("" if np.isnan(x) else f"{x:.1f}" for x in grid.ravel())])
     names = [f"{low:g}-{high:g}" for low, high in scales]

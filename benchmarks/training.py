@@ -1,4 +1,4 @@
-"""`python -m benchmarks training`: what trained runs reach on pictures that they have not seen, and what they took."""
+"""`python -m benchmarks training`: COCO figures of trained runs on pictures that they have not seen, and their cost."""
 
 import json
 import shlex
@@ -58,7 +58,7 @@ PUBLISHED = {
         Published("Grounding DINO-B, a large mix", "ODinW val", None, 0.445, _ODINW),
     ),
 }
-"""By the name of the data folder. Splits and picture sizes differ from ours, so these are near, not the same."""
+"""By the name of the data folder. Splits and picture sizes differ from ours, so these are close, not equal."""
 
 
 @dataclass(kw_only=True)
@@ -130,7 +130,7 @@ def run_history(folder: Path) -> dict[str, Any]:
     """History of a run: its command, machine, epochs, images, minutes of training, and share of them waiting for data.
 
     Raises:
-        FileNotFoundError, ValueError: for a folder that is no finished run.
+        FileNotFoundError, ValueError: for a folder that is not a finished run.
     """
     try:
         config = json.loads((folder / "config.json").read_text())["train"]
@@ -140,7 +140,7 @@ def run_history(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} is not the folder of a training run: {error.filename} is missing") from error
     if not speeds:
         raise InputError(f"{folder} holds a run that has not trained an epoch")
-    # After a resume a step may stand twice: its last line counts.
+    # After a resume a step may have two lines: the last one counts.
     at = {line["step"]: line for line in speeds}
     per_step = config["batch_size"]
     seconds, waited, before = 0.0, 0.0, 0

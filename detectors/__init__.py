@@ -17,8 +17,8 @@ from detectors.released import load_released_checkpoint
 from detectors.saving import describe, load, open_pretrained, save
 from pyramids import __version__
 
-# A model imports nothing that stands above it: its methods `deploy`, `save_pretrained`, `push_to_hub` and
-# `from_pretrained` get their code here.
+# Models import nothing from the packages above them: the functions behind their methods `deploy`, `save_pretrained`,
+# `push_to_hub` and `from_pretrained` are set here.
 SSD.implement(deploy=deploy, describe=describe, write=save, open=open_pretrained, card=model_card, picture=copy_picture)
 
 __all__ = [

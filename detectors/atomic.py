@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that no file can be written to, before the work on what would be in it.
+    """Raise an error for a path that no file can be written to, before its content is computed.
 
     Raises:
         FileNotFoundError: if there is no folder to write it to.

@@ -24,7 +24,7 @@ def model_card(
     picture: str | Path | None = None,
     run: str | Path | None = None,
 ) -> ModelCard:
-    """The card that `save_pretrained` and `push_to_hub` write as `README.md`; what is not known is marked as such.
+    """The card that `save_pretrained` and `push_to_hub` write as `README.md`; unknown facts are marked as such.
 
     Args:
         model: the detector.
@@ -38,7 +38,7 @@ def model_card(
 
     Raises:
         FileNotFoundError: if a file or the run is missing.
-        InputError: for a report without AP, or one of other classes; for a file that is no JSON.
+        InputError: for a report without AP, or one of other classes; for a file that is not valid JSON.
 
     >>> from detectors import create_detector
     >>> model = create_detector("ssd", 3, backbone="resnet18", neck="fpn", image_size=64, class_names=["cat", "dog"])
@@ -53,9 +53,9 @@ def model_card(
     kind = model.config["name"] if model.config else type(model).__name__
     results = None
     if figures is not None:
-        where = str(figures.get("split", "unknown"))
+        split = str(figures.get("split", "unknown"))
         metric = {"metric_type": "mean_average_precision", "metric_name": "AP", "metric_value": round(figures["AP"], 4)}
-        results = [EvalResult(task_type="object-detection", dataset_type="custom", dataset_name=where, **metric)]
+        results = [EvalResult(task_type="object-detection", dataset_type="custom", dataset_name=split, **metric)]
     metadata = ModelCardData(
         license=license,
         library_name="feature-pyramids",
@@ -65,10 +65,10 @@ def model_card(
         eval_results=results,
     )
     parts = [f"# {name or kind}", _summary(model, kind)]
-    shown = _picture(picture, run)
-    if shown is not None:
-        says = "Detections" if picture is not None else "Detections to the left, ground truth to the right"
-        parts.append(f"![{says}]({_beside(shown)})\n\n*{says}.*")
+    image = _picture(picture, run)
+    if image is not None:
+        caption = "Detections" if picture is not None else "Detections to the left, ground truth to the right"
+        parts.append(f"![{caption}]({_beside(image)})\n\n*{caption}.*")
     parts += ["## Use", _usage(name), "## Classes", _classes(model, figures)]
     parts += ["## Data", about or "Not stated.", "## Average precision", _precision(figures)]
     parts += ["## Licence", license or "Not stated: ask the owner before you use the weights."]
@@ -81,10 +81,10 @@ def copy_picture(folder: str | Path, picture: str | Path | None = None, run: str
     Raises:
         FileNotFoundError: if the picture that is given is missing.
     """
-    shown = _picture(picture, run)
-    if shown is not None:
+    image = _picture(picture, run)
+    if image is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(shown, Path(folder) / _beside(shown))
+        shutil.copyfile(image, Path(folder) / _beside(image))
 
 
 def _picture(picture: str | Path | None, run: str | Path | None) -> Path | None:
@@ -144,11 +144,11 @@ def _classes(model: SSD, figures: Mapping[str, Any] | None) -> str:
 def _precision(figures: Mapping[str, Any] | None) -> str:
     if figures is None:
         return "Not measured."
-    on = f"On the split `{figures['split']}`" if "split" in figures else "On a split that is not stated"
-    on += f" of {figures['images']} images" if "images" in figures else ""
+    source = f"On the split `{figures['split']}`" if "split" in figures else "On a split that is not stated"
+    source += f" of {figures['images']} images" if "images" in figures else ""
     head = f"| {' | '.join(_FIGURES)} |\n|{'---:|' * len(_FIGURES)}"
     row = f"| {' | '.join(_figure(figures.get(name)) for name in _FIGURES)} |"
-    return f"{on}, COCO's figures in percent:\n\n{head}\n{row}"
+    return f"{source}, COCO's figures in percent:\n\n{head}\n{row}"
 
 
 def _figure(value: float | None) -> str:
@@ -163,25 +163,25 @@ def _figures(
     model: SSD, report: Mapping[str, Any] | str | Path | None, run: str | Path | None
 ) -> dict[str, Any] | None:
     """The report, or else the run's evaluation with the highest AP, which is that of its best checkpoint."""
-    found: Any = None
+    figures: Any = None
     source: Any = "the report"
     if report is not None:
         source = report if isinstance(report, (str, Path)) else source
-        found = _read(Path(source)) if isinstance(report, (str, Path)) else dict(report)
+        figures = _read(Path(source)) if isinstance(report, (str, Path)) else dict(report)
     elif run is not None:
         source = Path(run) / "metrics.jsonl"
         lines = [json.loads(line) for line in _text(source).splitlines()]
-        found = max((line for line in lines if "AP" in line), key=lambda line: line["AP"], default=None)
-        if found is None:
+        figures = max((line for line in lines if "AP" in line), key=lambda line: line["AP"], default=None)
+        if figures is None:
             return None
     else:
         return None
-    if not isinstance(found, dict) or not isinstance(found.get("AP"), (int, float)):
-        raise InputError(f"{source} has no figure AP: expected what evaluate gives or eval --json writes")
-    unknown = set(found.get("classes", {})) - set(model.class_names or ())
+    if not isinstance(figures, dict) or not isinstance(figures.get("AP"), (int, float)):
+        raise InputError(f"{source} has no AP: expected the figures that evaluate returns or eval --json writes")
+    unknown = set(figures.get("classes", {})) - set(model.class_names or ())
     if model.class_names and unknown:
         raise InputError(f"{source} is of other classes than the detector's: {', '.join(sorted(unknown)[:5])}")
-    return found
+    return figures
 
 
 def _trained_on(run: Path) -> str:
@@ -199,7 +199,7 @@ def _read(file: Path) -> Any:
     try:
         return json.loads(_text(file))
     except json.JSONDecodeError as error:
-        raise InputError(f"{file} is no JSON: {error}") from error
+        raise InputError(f"{file} is not valid JSON: {error}") from error
 
 
 def _text(file: Path) -> str:

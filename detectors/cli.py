@@ -1,6 +1,6 @@
 """The command line of the detectors: `python -m detectors COMMAND`.
 
-Each command is a dataclass in `detectors.commands`, of which tyro makes the arguments and the help.
+Each command is a dataclass in `detectors.commands`, from which tyro makes the arguments and the help.
 """
 
 import importlib
@@ -43,12 +43,12 @@ def run_command(
     """Parse the command line of `python -m program`, run the command that it names and return its exit code.
 
     Args:
-        package: where each command lies, in a module of its name, as a dataclass of its name with `run() -> int`.
+        package: of the commands, each a module with a dataclass of the same name that has `run() -> int`.
         names: of the commands.
         description: of the program, for `--help`.
         args: the arguments; those of the process if None.
         program: the module that is run.
-        interrupted: what to say after Ctrl-C.
+        interrupted: message after Ctrl-C.
 
     Raises:
         SystemExit: from the parser.

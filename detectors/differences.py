@@ -13,7 +13,7 @@ _UNSYNCHRONIZED = {"SyncBatchNorm": "BatchNorm2d", "SyncBatchNormAct": "BatchNor
 
 
 def first_difference(one: nn.Module, other: nn.Module) -> tuple[str, str, str] | None:
-    """The first name below two modules at which they differ, and what either has there; None if they are alike.
+    """The first name at which two modules differ, and what each has there; None if they are alike.
 
     Compared are the classes of layers, the shapes of parameters and buffers, and the plain attributes of layers that
     both have, such as the `upsample` of an FPN. Synchronized batch norms count as plain ones.
@@ -29,17 +29,17 @@ def first_difference(one: nn.Module, other: nn.Module) -> tuple[str, str, str] |
             return name, ours.get(name, "missing"), theirs.get(name, "missing")
     layers = dict(other.named_modules())
     for name, layer in one.named_modules():
-        mine, built = _settings(layer), _settings(layers[name])
-        for key in mine.keys() & built.keys() if name else ():  # the root's own are those of the config
-            if mine[key] != built[key]:
-                return f"{name}.{key}", mine[key], built[key]
+        first, second = _settings(layer), _settings(layers[name])
+        for key in first.keys() & second.keys() if name else ():  # the root's own are those of the config
+            if first[key] != second[key]:
+                return f"{name}.{key}", first[key], second[key]
     return None
 
 
 def _structure(module: nn.Module) -> dict[str, str]:
-    """The class of each layer and the shape of each tensor, by name; one that stands at two places has its first."""
-    kinds = ((name, type(layer).__name__) for name, layer in module.named_modules() if name)
-    layers = {name: _UNSYNCHRONIZED.get(kind, kind) for name, kind in kinds}
+    """The class of each layer and the shape of each tensor, by name; a shared one by its first name."""
+    classes = ((name, type(layer).__name__) for name, layer in module.named_modules() if name)
+    layers = {name: _UNSYNCHRONIZED.get(cls, cls) for name, cls in classes}
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return layers | {name: f"a tensor of shape {tuple(tensor.shape)}" for name, tensor in tensors}
 

@@ -48,23 +48,23 @@ def draw_detections(
     # A box that leaves the image is drawn to the image's edge; one that has no area there is not drawn.
     height, width = canvas.shape[1:]
     boxes = torch.stack([boxes[:, i].clamp(0, (width, height)[i % 2] - 1) for i in range(4)], dim=1)
-    shown = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    visible = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     if scores is not None:
-        shown &= scores >= threshold
-    rows = shown.nonzero().flatten().tolist()
+        visible &= scores >= threshold
+    rows = visible.nonzero().flatten().tolist()
     if not rows:
         return canvas
     if scores is not None:
-        rows = sorted(rows, key=lambda row: float(scores[row]))  # the surest on top
-    kinds = [int(labels[row]) for row in rows]
-    known, font = drawable(class_names or ())
-    names = [known[kind - 1] if class_names else str(kind) for kind in kinds]
+        rows = sorted(rows, key=lambda row: float(scores[row]))  # the highest score on top
+    drawn_labels = [int(labels[row]) for row in rows]
+    drawable_names, font = drawable(class_names or ())
+    names = [drawable_names[label - 1] if class_names else str(label) for label in drawn_labels]
     texts = [name if scores is None else f"{name} {scores[row]:.2f}" for name, row in zip(names, rows)]
     drawn: Tensor = draw_bounding_boxes(
         canvas,
         boxes[rows],
         labels=texts,
-        colors=[class_color(kind) for kind in kinds],
+        colors=[class_color(label) for label in drawn_labels],
         label_colors="black",
         fill_labels=True,
         font=font,
@@ -153,7 +153,7 @@ def drawable(names: Sequence[str]) -> tuple[list[str], str | None]:
             best, shown = font, covered
         if all(covered):
             break
-    return [name if there else f"class {i}" for i, (name, there) in enumerate(zip(short, shown), start=1)], best
+    return [name if fits else f"class {i}" for i, (name, fits) in enumerate(zip(short, shown), start=1)], best
 
 
 @cache

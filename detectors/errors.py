@@ -27,9 +27,9 @@ class SettingsError(InputError, TypeError):
 def checked_settings(chosen: Collection[object] = ()) -> Iterator[None]:
     """Context that re-raises errors about a user's settings as `InputError`.
 
-    Necks, losses and their like refuse an argument by a `ValueError`, and torch a checkpoint that does not fit by a
-    `RuntimeError`. A `TypeError`, which a value of a wrong type or a
-    wrong name makes anywhere in them, is the user's if there are `chosen` settings, and a defect otherwise.
+    Necks, losses and the like raise `ValueError` for a bad argument, and torch raises `RuntimeError` for a checkpoint
+    that does not fit. A `TypeError`, from a value of a wrong type or an unknown name, counts as the user's error if
+    there are `chosen` settings, and as a defect otherwise.
 
     >>> with checked_settings(["neck.num_levels=many"]):
     ...     range("many")

@@ -64,7 +64,7 @@ def load_released_checkpoint(
     >>> from detectors import load_released_checkpoint
     >>> load_released_checkpoint({"conv1.weight": torch.zeros(1)})
     Traceback (most recent call last):
-    detectors.errors.InputError: this is no checkpoint of the authors' M2Det on VGG-16: it lacks reduce.conv.weight, ...
+    detectors.errors.InputError: this is not a checkpoint of the authors' M2Det on VGG-16: it lacks ...
     """
     weights = read_state_dict(path_or_state_dict)
     layout = read_layout(weights)
@@ -140,7 +140,7 @@ def read_state_dict(source: Any) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
         shown = "the mapping" if isinstance(source, Mapping) else source
-        raise InputError(f"{shown} is no state dict: names to tensors")
+        raise InputError(f"{shown} is not a state dict: names to tensors")
     return {name.removeprefix("module."): value for name, value in weights.items()}
 
 
@@ -154,7 +154,7 @@ def read_layout(weights: Weights) -> Layout:
     needed += ["unet1.layers.0.conv.weight", "Norm.weight", "loc.0.weight", "conf.0.weight"]
     missing = [name for name in needed if name not in weights]
     if missing:
-        raise InputError(f"this is no checkpoint of the authors' M2Det on VGG-16: it lacks {', '.join(missing)}")
+        raise InputError(f"this is not a checkpoint of the authors' M2Det on VGG-16: it lacks {', '.join(missing)}")
     flat = [name for name in needed if name != "Norm.weight" and weights[name].dim() != 4]
     if flat:
         raise InputError(f"{flat[0]} has shape {tuple(weights[flat[0]].shape)}: expected a convolution")
@@ -185,7 +185,7 @@ def _count(weights: Weights, pattern: str) -> int:
 
 
 def translate(weights: Weights, layout: Layout) -> dict[str, Tensor]:
-    """The weights under this library's names; those that their code repeats, once.
+    """The weights by this library's names, each once where the authors' code repeats it.
 
     Raises:
         ValueError: for a name that is not the authors', or repeated weights that differ.
@@ -195,7 +195,7 @@ def translate(weights: Weights, layout: Layout) -> dict[str, Tensor]:
     for name, value in weights.items():
         new = _rename(name, layout.scales)
         if new is None:
-            raise InputError(f"this is no checkpoint of the authors' M2Det on VGG-16: {name} is not part of it")
+            raise InputError(f"this is not a checkpoint of the authors' M2Det on VGG-16: {name} is not part of it")
         if new not in translated:
             # The first convolution saw blue, green and red, in this order.
             first = name == "base.0.weight" and value.dim() == 4
@@ -239,9 +239,9 @@ def _load(model: M2Det, translated: dict[str, Tensor], has_backbone: bool) -> No
         if counter or (not has_backbone and name.startswith("pyramid.backbone.")):
             translated.setdefault(name, value)
     missing = sorted(expected.keys() - translated.keys())
-    surplus = sorted(translated.keys() - expected.keys())
-    if missing or surplus:
-        raise InputError(f"the checkpoint is not whole: missing {missing[:3]}, unexpected {surplus[:3]}")
+    unexpected = sorted(translated.keys() - expected.keys())
+    if missing or unexpected:
+        raise InputError(f"the checkpoint is not complete: missing {missing[:3]}, unexpected {unexpected[:3]}")
     for name, value in expected.items():
         if translated[name].shape != value.shape:
             raise InputError(

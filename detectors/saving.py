@@ -83,7 +83,7 @@ def load(
 
     Raises:
         FileNotFoundError: if there is nothing at that path.
-        ValueError: if what is there is no detector, or a damaged one.
+        ValueError: if it does not hold a detector, or a damaged one.
 
     >>> import tempfile
     >>> from detectors import create_detector, load, save
@@ -189,14 +189,14 @@ def build(text: str, source: Path) -> SSD:
     """The detector of a config's text, with random weights.
 
     Raises:
-        ValueError: if the text is no config of a detector; names `source`.
+        ValueError: if the text is not a config of a detector; names `source`.
     """
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{source} is no JSON: {error}") from error
+        raise InputError(f"{source} is not valid JSON: {error}") from error
     if not isinstance(config, dict) or "detector" not in config:
-        raise InputError(f"{source} is no config of a detector: expected what save or save_pretrained writes")
+        raise InputError(f"{source} is not a config of a detector: expected what save or save_pretrained writes")
     with checked_settings():
         return create_detector(**upgrade_config(config["detector"]))
 
@@ -218,7 +218,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load_file(file)
     except Exception as error:  # of safetensors
-        raise InputError(f"{file} is no whole safetensors file: {error}") from error
+        raise InputError(f"{file} is not a complete safetensors file: {error}") from error
     return weights
 
 
@@ -232,12 +232,12 @@ def fit_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if expected != found:
         missing = sorted(set(expected) - set(found))
-        surplus = sorted(set(found) - set(expected))
+        unexpected = sorted(set(found) - set(expected))
         both = sorted(expected.keys() & found.keys())
-        other = [f"{name}: {found[name]} for {expected[name]}" for name in both if found[name] != expected[name]]
+        reshaped = [f"{name}: {found[name]} for {expected[name]}" for name in both if found[name] != expected[name]]
         raise InputError(
             f"{source} does not fit this {type(model).__name__}: {len(missing)} keys are missing {missing[:3]}, "
-            f"{len(surplus)} are unknown {surplus[:3]}, {len(other)} have another shape {other[:3]}"
+            f"{len(unexpected)} are unknown {unexpected[:3]}, {len(reshaped)} have another shape {reshaped[:3]}"
         )
     model.load_state_dict(weights)
 
@@ -288,4 +288,4 @@ def _header(file: Path) -> dict[str, str]:
         with safe_open(file, "pt") as content:
             return dict(content.metadata() or {})
     except Exception as error:  # of safetensors
-        raise InputError(f"{file} is no whole safetensors file: {error}") from error
+        raise InputError(f"{file} is not a complete safetensors file: {error}") from error

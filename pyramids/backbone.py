@@ -141,7 +141,7 @@ class Backbone(nn.Module):
 
 
 def likely_sizes(body: nn.Module) -> list[Size]:
-    """Image sizes that a body probably takes: those that it says it was built for first."""
+    """Image sizes that a body probably takes, the one that it was built for first."""
     config: Any = getattr(body, "pretrained_cfg", None) or {}
     declared: Any = config["input_size"][1:] if "input_size" in config else None
     declared = declared or getattr(getattr(body, "config", None), "image_size", None)
@@ -219,12 +219,12 @@ def described(body: nn.Module, image_channels: int) -> FeatureInfo:
 def channels_of_images(body: nn.Module) -> int:
     """Channels of the images that a body takes.
 
-    What the body says of itself (`in_chans`, or transformers' `config.num_channels`), else 3 unless only the channels
+    Those that the body declares (`in_chans`, or transformers' `config.num_channels`), else 3 unless only the channels
     of its first convolution run.
     """
-    for said in (getattr(body, "in_chans", None), getattr(getattr(body, "config", None), "num_channels", None)):
-        if isinstance(said, int):
-            return said
+    for declared in (getattr(body, "in_chans", None), getattr(getattr(body, "config", None), "num_channels", None)):
+        if isinstance(declared, int):
+            return declared
     first = next((m.in_channels for m in body.modules() if isinstance(m, nn.Conv2d)), 3)
     for channels in (3, first) if first != 3 else ():
         for size in likely_sizes(body):

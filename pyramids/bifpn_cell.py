@@ -91,10 +91,10 @@ class FusionNode(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps `(N, in_channels[i], H_i, W_i)` to one `(N, channels, H_0, W_0)`."""
-        *own, other = (project(x) for project, x in zip(self.project, maps))
-        # Pooling gives the size already but where maps do not halve exactly.
-        resized = F.interpolate(self.pool(other), size=own[0].shape[-2:], mode="nearest")
-        return self.pointwise(self.depthwise(self.act(self.combine([*own, resized]))))
+        *same_level, next_level = (project(x) for project, x in zip(self.project, maps))
+        # Pooling gives this size already, except where maps do not halve exactly.
+        resized = F.interpolate(self.pool(next_level), size=same_level[0].shape[-2:], mode="nearest")
+        return self.pointwise(self.depthwise(self.act(self.combine([*same_level, resized]))))
 
     def combine(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps `(N, channels, H, W)` to their weighted sum of the same shape."""

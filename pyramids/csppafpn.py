@@ -81,15 +81,15 @@ class CSPPAFPN(Neck):
             raise ValueError(f"num_blocks is 1 or more: got {num_blocks}")
         if norm_layer == "official":
             norm_layer = NORM_LAYERS[block]
-        next_ = block == "cspnext"
+        cspnext = block == "cspnext"
 
         def merge(wide: int, narrow: int) -> nn.Module:
             return CSPLayer(
                 wide,
                 narrow,
                 num_blocks,
-                kernel_sizes=(3, 5) if next_ else (1, 3),
-                separable=next_ or depthwise,
+                kernel_sizes=(3, 5) if cspnext else (1, 3),
+                separable=cspnext or depthwise,
                 norm_layer=norm_layer,
                 act_layer=act_layer,
             )
@@ -102,7 +102,7 @@ class CSPPAFPN(Neck):
             self.in_channels, merge=merge, downsample=downsample, norm_layer=norm_layer, act_layer=act_layer
         )
         self.output = nn.ModuleList(
-            conv_norm_act(width, out_channels, 3 if next_ else 1, norm_layer=norm_layer, act_layer=act_layer)
+            conv_norm_act(width, out_channels, 3 if cspnext else 1, norm_layer=norm_layer, act_layer=act_layer)
             for width in self.in_channels
         )
         self.extra = ExtraLevels(out_channels, out_channels, extra_levels, extra, norm_layer=norm_layer)

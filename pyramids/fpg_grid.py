@@ -81,7 +81,7 @@ class FPGNode(nn.Module):
             return F.interpolate(x, size=size, mode="nearest")
 
         total = self.across_lateral(before[self.level]) + self.across_skip(first)
-        # A stride of two gives the size already but where maps do not halve exactly.
+        # A stride of two gives this size already, except where maps do not halve exactly.
         if self.same_up is not None:
             total = total + resized(self.same_up(neighbor))
         if self.same_down is not None:

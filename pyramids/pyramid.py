@@ -1,4 +1,4 @@
-"""`attach`: any backbone below, any neck above, one module that gives a list of maps."""
+"""`attach`: any backbone and any neck as one module that gives a list of maps."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -180,7 +180,7 @@ def attach(
         backbone_kwargs: further arguments of `timm.create_model`, such as `drop_path_rate`, or `in_chans` for images
             that are not RGB.
         neck_kwargs: arguments of the neck's class, or with a list of necks those of each, in their order.
-        **arguments: with one neck, the same in short, for arguments that have no name of the above.
+        **arguments: arguments of a single neck, in place of `neck_kwargs`, unless named like one of the above.
 
     Raises:
         TypeError: for a backbone or a neck of another kind; arguments for a neck that is built already, or in the form
@@ -207,25 +207,25 @@ def attach(
                 raise TypeError(f"neck_kwargs of several necks is a list, one mapping each: got {neck_kwargs!r}")
             neck_kwargs = None
         kinds = [_kind_of(one) for one in neck]
-        each = [{} for _ in kinds] if neck_kwargs is None else [dict(own) for own in neck_kwargs]
+        each = [{} for _ in kinds] if neck_kwargs is None else [dict(kwargs) for kwargs in neck_kwargs]
         if not kinds or len(each) != len(kinds):
             raise ValueError(
                 f"neck_kwargs has one mapping per neck, and there is a neck: got {len(each)} for {len(kinds)}"
             )
     elif neck_kwargs is not None and not isinstance(neck_kwargs, Mapping):
         raise TypeError(f"neck_kwargs of one neck is one mapping: got {neck_kwargs!r}")
-    elif twice := sorted(arguments.keys() & (neck_kwargs or {}).keys()):
-        raise TypeError(f"arguments of the neck are given once, in neck_kwargs or as keywords: got {twice} in both")
+    elif repeated := sorted(arguments.keys() & (neck_kwargs or {}).keys()):
+        raise TypeError(f"arguments of the neck are given once, in neck_kwargs or as keywords: got {repeated} in both")
     else:
         kinds, each = [_kind_of(neck)], [{**(neck_kwargs or {}), **arguments}]
-    for kind, given in zip(kinds, each):
-        if isinstance(kind, Neck) and given:
-            raise TypeError(f"the neck is built already and takes no arguments: got {sorted(given)}")
+    for kind, kwargs in zip(kinds, each):
+        if isinstance(kind, Neck) and kwargs:
+            raise TypeError(f"the neck is built already and takes no arguments: got {sorted(kwargs)}")
     first = kinds[0]
-    wanted = first.in_strides if isinstance(first, Neck) else first.default_strides
+    defaults = first.in_strides if isinstance(first, Neck) else first.default_strides
     source = create_backbone(
         backbone,
-        list(strides if strides is not None else wanted),
+        list(strides if strides is not None else defaults),
         native=strides is None and isinstance(first, type) and first.native_strides,
         pretrained=pretrained,
         image_size=image_size,
@@ -234,9 +234,9 @@ def attach(
     )
     necks: list[Neck] = []
     below: Backbone | Neck = source
-    for kind, given in zip(kinds, each):
+    for kind, kwargs in zip(kinds, each):
         info = below.feature_info
-        below = kind if isinstance(kind, Neck) else kind(info.channels(), info.reduction(), **given)
+        below = kind if isinstance(kind, Neck) else kind(info.channels(), info.reduction(), **kwargs)
         necks.append(below)
     pyramid = FeaturePyramid(source, necks)
     if image_size is not None:

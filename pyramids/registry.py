@@ -1,4 +1,4 @@
-"""Necks by name: `create_neck` as `timm.create_model` reads."""
+"""Necks by name: `create_neck`, after the manner of `timm.create_model`."""
 
 import difflib
 from collections.abc import Callable, Sequence

@@ -24,12 +24,12 @@ def renamed(state_dict: Mapping[str, Value], patterns: Mapping[str, Rename], pre
     >>> renamed({"neck.conv1.bias": 1, "head.bias": 2}, {r"conv(.+)": lambda m: f"convs.{m[1]}"}, "neck.")
     {'convs.1.bias': 1}
     """
-    found = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-    if not found:
-        some = ", ".join(list(state_dict)[:3]) or "nothing"
-        raise ValueError(f"no name in the state dict starts with {prefix!r}: it holds {some}")
+    entries = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    if not entries:
+        names = ", ".join(list(state_dict)[:3]) or "nothing"
+        raise ValueError(f"no name in the state dict starts with {prefix!r}: it holds {names}")
     result = {}
-    for key, value in found.items():
+    for key, value in entries.items():
         matches = ((rename, re.fullmatch(pattern, key)) for pattern, rename in patterns.items())
         rename, match = next(((rename, match) for rename, match in matches if match), (None, None))
         if rename is None or match is None:
@@ -65,10 +65,10 @@ def renamed_parts(
     start = re.compile(rf"(?:^|.*?\.)((?:{'|'.join(parts)})\..+)")
     result: dict[str, Value] = {}
     for name, value in state_dict.items():
-        found = start.fullmatch(name)
-        if found is None:
+        match = start.fullmatch(name)
+        if match is None:
             continue
-        ours = found[1]
+        ours = match[1]
         for pattern, replacement in substitutions:
             ours = re.sub(pattern, replacement, ours)
         if ours in result:

@@ -48,7 +48,7 @@ class Resample(nn.Module):
 
     Each halving of the stride is a 2x2 transposed convolution that halves the channels, with layer norm and GELU
     between two of them; each doubling is a 2x2 max pooling that rounds sizes up. Cells past the image's edge are cut.
-    What then remains between strides that are no powers of two apart (14 and 16) is bilinear interpolation to
+    What then remains between strides that are not a power of two apart (14 and 16) is bilinear interpolation to
     `ceil(image / stride)`. Equal strides pass the map unchanged.
 
     Args:

@@ -1,7 +1,7 @@
 """`create_backbone`: a backbone from the name of any timm model.
 
-What a model takes is read off its class: families that are built for one image size get `img_size`, and those that can
-do without it are told to. A trial on the meta device, which costs no memory, precedes the real model.
+The arguments of a model are read off its class: families that are built for one image size get `img_size`, and those
+that can take any size are set to do so. A trial on the meta device, which costs no memory, precedes the real model.
 """
 
 import difflib
@@ -21,7 +21,7 @@ from .neck import Size
 from .unused import prune_hooked
 from .weightless import needs_data, weightless
 
-# What timm's classes call the freedom to take images of other sizes than the one they were built for.
+# Arguments by which timm's classes take images of other sizes than the one they were built for.
 ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True, "strict_img_size": False, "always_partition": True}
 
 
@@ -63,9 +63,9 @@ def create_backbone(
     size = None if image_size is None else checked_size(image_size)
     if isinstance(source, str):
         options = dict(backbone_kwargs or {})
-        own = sorted({"pretrained", "features_only", "out_indices"} & options.keys())
-        if own:
-            raise ValueError(f"backbone_kwargs has {own}, which attach sets itself, by its pretrained and its strides")
+        names = sorted({"pretrained", "features_only", "out_indices"} & options.keys())
+        if names:
+            raise ValueError(f"backbone_kwargs has {names}, which attach sets itself from pretrained and strides")
         if "img_size" in options:
             raise ValueError("the size of the images is given as image_size, not as backbone_kwargs['img_size']")
         if output_stride is not None:
@@ -107,8 +107,7 @@ def _from_name(
     if not isinstance(channels, int) or channels < 1:
         raise ValueError(f"in_chans is a positive number of channels: got {channels!r}")
     plain = not options and timm.is_model(name)
-    found = _described(name, timm.model_entrypoint(name)) if plain else _describe(name, options)
-    accepted, reductions, config = found
+    accepted, reductions, config = _described(name, timm.model_entrypoint(name)) if plain else _describe(name, options)
     options = {**{key: value for key, value in ANY_SIZE.items() if key in accepted}, **options, "features_only": True}
     options["out_indices"] = tuple(sorted(set(choose_taps(reductions, strides))))
     default = tuple(config["input_size"][1:])
@@ -120,7 +119,7 @@ def _from_name(
         return wrap(prune_hooked(body), strides, native=native, image_channels=channels)
 
     def trial(wanted: Size | None, size: Size) -> Backbone | str:
-        """The backbone without weights, its sizes known if they can be, or what stands in the way."""
+        """The backbone without weights, with known sizes where possible, or the reason why there is none."""
         try:
             backbone = build(wanted, real=False)
         except ValueError as error:
@@ -138,8 +137,8 @@ def _from_name(
     size = image_size or default
     backbone = trial(image_size, size)
     if isinstance(backbone, str):
-        others = candidate_sizes(size, max(reductions), default)
-        fit = next((s for s in others if not isinstance(trial(s, s), str)), None)
+        sizes = candidate_sizes(size, max(reductions), default)
+        fit = next((s for s in sizes if not isinstance(trial(s, s), str)), None)
         advice = "no size was found that it takes; choose another model"
         if fit is not None:
             advice = f"the nearest size found that it takes is {fit[0]}x{fit[1]}: pass it as image_size"

@@ -104,7 +104,7 @@ class TUM(nn.Module):
         super().__init__()
         check_design(design)
         if not isinstance(num_scales, int) or num_scales < 2:
-            raise ValueError(f"num_scales is an integer of at least 2 (one is no pyramid): got {num_scales!r}")
+            raise ValueError(f"num_scales is an integer of at least 2 (one is not a pyramid): got {num_scales!r}")
         if in_channels < 1 or channels < 2:
             raise ValueError(f"a TUM needs in_channels >= 1 and channels >= 2: got {in_channels} and {channels}")
         thinned = smooth and design == "paper"

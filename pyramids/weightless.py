@@ -1,6 +1,6 @@
 """Models without weights: built and run for their shapes alone, on torch's meta device.
 
-What costs time there and changes no shape is passed over, so that a trial of any timm model takes about a second.
+Operations that cost time there and change no shape are skipped, so that a trial of any timm model takes about a second.
 """
 
 import copy
@@ -19,10 +19,10 @@ from .neck import Size
 
 # Per module, by name, the keys of its hooks.
 Hooks = Mapping[str, Sequence[int]]
-# Where torch keeps what runs at a module's call and in its backward pass.
+# Attributes in which torch keeps the hooks of a module's call and of its backward pass.
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
-# What initialization does in place.
+# In-place operations of initialization.
 FILLS = {"uniform_", "normal_", "erfinv_", "mul_", "div_", "add_", "sub_", "clamp_", "fill_", "zero_", "copy_"}
 
 # The names of the norms' parameters, in their order.
@@ -73,12 +73,12 @@ class _ShapesOnly(TorchFunctionMode):
 
 def _like_normalized(x: Tensor, terms: Sequence[Tensor | None], func: Callable[..., Any]) -> Tensor:
     """A tensor of the shape that a norm gives, in the graph of the norm's parameters."""
-    given = [term for term in terms if term is not None]
-    for term in given:
+    present = [term for term in terms if term is not None]
+    for term in present:
         expected = x.shape[1:2] if func is F.batch_norm else x.shape[-term.dim() :]
         if term.shape != expected:
             raise RuntimeError(f"a norm of {tuple(term.shape)} channels is given an input of shape {tuple(x.shape)}")
-    like: Tensor = _Like.apply(x, *given)  # type: ignore[no-untyped-call]
+    like: Tensor = _Like.apply(x, *present)  # type: ignore[no-untyped-call]
     return like
 
 
@@ -102,7 +102,7 @@ def _differentiable(tensors: Sequence[Any]) -> bool:
 def twin_of(model: nn.Module, hooks: Hooks, *, data: bool = False) -> nn.Module:
     """Copy of a model in evaluation mode, on the meta device unless with its `data`; the model itself is not touched.
 
-    Only the `hooks` named are copied, so that what a user hangs on a model does not see the copy run.
+    Only the `hooks` named are copied, so that hooks that a user adds to a model do not see the copy run.
     """
     memo: dict[int, Any] = {}
     pending = []
@@ -111,8 +111,8 @@ def twin_of(model: nn.Module, hooks: Hooks, *, data: bool = False) -> nn.Module:
             known: dict[int, Any] = getattr(module, kind)
             kept: dict[int, Any] = OrderedDict()
             memo[id(known)] = kept
-            own = {i: hook for i, hook in known.items() if i in hooks.get(name, ()) or _hung_late(hook)}
-            pending.append((kept, own))
+            chosen = {i: hook for i, hook in known.items() if i in hooks.get(name, ()) or _is_late(hook)}
+            pending.append((kept, chosen))
     if not data:
         for parameter in model.parameters():
             stand_in = torch.empty_like(parameter, device="meta")
@@ -120,20 +120,20 @@ def twin_of(model: nn.Module, hooks: Hooks, *, data: bool = False) -> nn.Module:
         memo.update((id(buffer), torch.empty_like(buffer, device="meta")) for buffer in model.buffers())
     with nullcontext() if data else _CopiesOnMeta():
         twin = copy.deepcopy(model, memo)
-        for kept, own in pending:
-            kept.update(copy.deepcopy(own, memo))
+        for kept, chosen in pending:
+            kept.update(copy.deepcopy(chosen, memo))
     return twin.eval()
 
 
-def _hung_late(hook: Any) -> bool:
-    """Whether a hook is one that transformers hangs on its models at their first call, to collect their maps."""
+def _is_late(hook: Any) -> bool:
+    """Whether a hook is one that transformers adds to its models at their first call, to collect their maps."""
     return str(getattr(hook, "__module__", "")).startswith("transformers.")
 
 
 def hooks_of(model: nn.Module) -> Hooks:
     """Hooks that a model has now: per module, the keys that torch gave them."""
-    found = {name: tuple(key for kind in HOOKS for key in getattr(m, kind)) for name, m in model.named_modules()}
-    return {name: keys for name, keys in found.items() if keys}
+    keys_by_name = {name: tuple(key for kind in HOOKS for key in getattr(m, kind)) for name, m in model.named_modules()}
+    return {name: keys for name, keys in keys_by_name.items() if keys}
 
 
 def run_twin(
@@ -180,7 +180,7 @@ def listed(maps: Any) -> list[Tensor]:
 
 
 class _CopiesOnMeta(TorchFunctionMode):
-    """Tensors that are no parameters and no buffers of a model, such as kept activations, are copied without data."""
+    """Tensors that are neither parameters nor buffers of a model, such as kept activations, are copied without data."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

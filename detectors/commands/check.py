@@ -26,7 +26,7 @@ class Check:
     json: Path | None = None
     """Write the report to this file: for each split `usable_images`, `usable_boxes`, `problems` and counts."""
     format: Literal["coco", "voc", "yolo"] | None = None
-    """Layout of the data; found by its shape if not given."""
+    """Layout of the data; detected if not given."""
     samples: Path | None = None
     """Write a picture of samples with their boxes to this file."""
     image_size: int | tuple[int, int] | None = None
@@ -42,7 +42,7 @@ class Check:
     merge_classes: bool = False
     """Make categories of one name one class instead of refusing them."""
     cache: bool = True
-    """Do not decode again pictures that were decoded before and have not changed since."""
+    """Skip the decoding of pictures that were checked before and have not changed since."""
 
     def run(self) -> int:
         from detectors.data import check_dataset

@@ -16,13 +16,13 @@ class Convert:
     output: Path
     """Folder to write. Pictures become hard links, or copies on another disk."""
     format: Literal["coco", "voc", "yolo"] | None = None
-    """Layout of the data; found by its shape if not given."""
+    """Layout of the data; detected if not given."""
     drop_empty_classes: bool = False
     """Leave out classes that no box of the first split has."""
     merge_classes: bool = False
     """Make categories of one name one class instead of refusing them."""
     cache: bool = True
-    """Do not decode again pictures that were decoded before and have not changed since."""
+    """Skip the decoding of pictures that were checked before and have not changed since."""
 
     def run(self) -> int:
         from detectors.commands.check import show

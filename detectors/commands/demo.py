@@ -28,7 +28,7 @@ class Demo:
     held_out: int = 200
     """Pictures to evaluate on."""
     seed: int = 0
-    """Of weights, order and pictures."""
+    """Seed of weights, order and pictures."""
     overwrite: bool = False
     """Delete the run in --output first."""
 
@@ -46,7 +46,7 @@ class Demo:
         held_out = SyntheticScales.easy(self.held_out, seed=2 * self.seed + 1, transforms=evaluation_transforms())
         try:
             if not train(self.config(), overwrite=self.overwrite, datasets=(learned, held_out)):
-                return 143  # 128 + SIGTERM, as shells say it
+                return 143  # 128 + SIGTERM, the exit code that shells use
         except TrainingStopped as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -66,7 +66,7 @@ class Demo:
             model="m2det_320_efficientnet_lite0",
             output=self.output,
             image_size=160,
-            # Scales of 24 to 192 px in pictures of 320.
+            # For scales of 24 to 192 px in pictures of 320.
             settings=["neck.num_scales=4", "anchor_sizes=[0.09,0.15,0.25,0.42,0.7]"],
             epochs=1,
             batch_size=16,

@@ -32,12 +32,12 @@ class Eval:
     pictures: Path | None = None
     """Write pr.png and detections.png to this folder."""
     format: Literal["coco", "voc", "yolo"] | None = None
-    """Layout of the data; found by its shape if not given."""
+    """Layout of the data; detected if not given."""
     image_size: int | tuple[int, int] | None = None
     """Side, or height and width, to which images are stretched: for the authors' checkpoints, by default 512, and for
     detectors that were made without one; others know theirs."""
     batch_size: int = 16
-    """Images at once."""
+    """Images per batch."""
     max_detections: int = 100
     """Detections per image that count for AP, as in COCO, and that the detector gives at least. Raise it for data with
     more objects per image."""
@@ -50,7 +50,7 @@ class Eval:
     """Evaluate on the part of the split that training held out with this --val-fraction and --split-seed; known from
     the checkpoint's run where the split is not given either."""
     split_seed: int = 0
-    """Of the choice of that part."""
+    """Seed of the choice of that part."""
     merge_classes: bool = False
     """Make categories of one name one class instead of refusing them."""
 
@@ -99,8 +99,8 @@ class Eval:
             if part is not None:
                 dataset, split = part, f"held out of {split}"
         if len(dataset.class_names) != detector.num_classes - 1:
-            have, known = len(dataset.class_names), detector.num_classes - 1
-            raise InputError(f"{self.data} has {have} classes, but {self.checkpoint} knows {known}")
+            in_data, in_detector = len(dataset.class_names), detector.num_classes - 1
+            raise InputError(f"{self.data} has {in_data} classes, but {self.checkpoint} has {in_detector}")
         for group in grouped(errors(dataset.problems)):
             for line in group.lines():
                 print(f"warning: {split}: {line}", file=sys.stderr)
@@ -110,14 +110,14 @@ class Eval:
             print(f"warning: {warning}", file=sys.stderr)
         began = time.perf_counter()
         with progress_bar(len(dataset)) as advance:
-            found = detect(detector, dataset, batch_size=self.batch_size, workers=self.workers, progress=advance)
+            detections = detect(detector, dataset, batch_size=self.batch_size, workers=self.workers, progress=advance)
         speed = len(dataset) / (time.perf_counter() - began)
-        result = CocoResult(dataset, found, max_detections=self.max_detections)
+        result = CocoResult(dataset, detections, max_detections=self.max_detections)
         report = result.report()
         show(report, f"{split}: {len(dataset)} images, {speed:.1f} images/s")
         if self.detections is not None:
             self.detections.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.detections, [entry for entry in found if entry["score"] >= self.min_score])
+            write_json(self.detections, [entry for entry in detections if entry["score"] >= self.min_score])
         if self.json is not None:
             self.json.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.json, {**report, "split": split, "images": len(dataset)})

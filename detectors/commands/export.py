@@ -33,7 +33,7 @@ class Export:
     data: Path | None = None
     """Data folder whose images calibrate INT8: its split train, or else the first that it has."""
     calibration_images: int = 300
-    """Most images that calibrate."""
+    """Number of images that calibrate, at most."""
     image_size: int | tuple[int, int] | None = None
     """Side, or height and width, to which images are stretched: for the authors' checkpoints, by default 512, and for
     detectors that were made without one; others know theirs."""
@@ -47,7 +47,7 @@ class Export:
 
         format = self._format()
         if self.int8 and format != "openvino":
-            raise InputError(f"--int8 is of OpenVINO's format, an .xml file: got --output {self.output}")
+            raise InputError(f"--int8 needs OpenVINO's format, an .xml file: got --output {self.output}")
         if self.int8 != (self.data is not None):
             raise InputError("--int8 and --data go together: the images of a data folder calibrate INT8")
         if self.calibration_images < 1:

@@ -36,13 +36,13 @@ class Info:
         from detectors.models.zoo import create_detector
         from pyramids.weightless import weightless
 
-        given: dict[str, Any] = {"image_size": self.image_size, "backbone": self.backbone}
+        options: dict[str, Any] = {"image_size": self.image_size, "backbone": self.backbone}
         with weightless(), checked_settings(self.settings):
             model = create_detector(
                 self.name,
                 self.num_classes,
                 **parse_settings(self.settings),
-                **{key: value for key, value in given.items() if value is not None},
+                **{key: value for key, value in options.items() if value is not None},
             )
         assert model.image_size is not None  # no preset leaves it open
         height, width = model.image_size

@@ -58,7 +58,7 @@ class Predict:
     """Precision of the network; auto takes bf16 where the GPU or the processor has instructions for it, and fp32
     elsewhere. Boxes and scores are always computed in fp32."""
     compile: bool = False
-    """Compile the detector: worth its minute or more of waiting for many images."""
+    """Compile the detector: it takes a minute or more, and pays off for many images."""
 
     def run(self) -> int:
         import torch
@@ -110,8 +110,8 @@ class Session:
     Args:
         detector: deployed.
         names: of the classes.
-        threshold: least score of a drawn box.
-        min_score: least score of a detection that is kept.
+        threshold: minimum score of a drawn box.
+        min_score: minimum score of a detection that is kept.
         ids: image ids by file name; None counts from 1.
     """
 
@@ -139,7 +139,7 @@ class Session:
         from detectors.commands.progress import progress_bar
 
         began = time.perf_counter()
-        # Nobody knows how many frames a video has before its last one.
+        # The number of frames of a video is not known before its last one.
         total = None if any(map(is_video, files)) else len(files)
         with progress_bar(total) as self._advance:
             for file, drawing in zip(files, drawings):
@@ -178,8 +178,8 @@ class Session:
         from detectors.inference.results import Found
 
         number = len(self.found) + 1 if self.ids is None else _image_id(name, self.ids)
-        sure = detections["scores"] >= self.min_score
-        self.found.append(Found(number, name, {key: value[sure] for key, value in detections.items()}))
+        kept = detections["scores"] >= self.min_score
+        self.found.append(Found(number, name, {key: value[kept] for key, value in detections.items()}))
         height, width = image.shape[1:]
         size = {"height": height, "width": width}
         self.images.append({"id": number, "file_name": name, **size, "drawing": drawing.name})
@@ -198,7 +198,7 @@ def read_image_ids(file: Path) -> dict[str, int]:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is no COCO file.
+        ValueError: if it is not a COCO file.
     """
     import json
 
@@ -206,7 +206,7 @@ def read_image_ids(file: Path) -> dict[str, int]:
         images = json.loads(file.read_text(encoding="utf-8"))["images"]
         return {str(image["file_name"]): int(image["id"]) for image in images}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is no COCO file with images: {error!r}") from None
+        raise InputError(f"{file} is not a COCO file with images: {error!r}") from None
 
 
 def _image_id(name: str, ids: dict[str, int]) -> int:
@@ -248,7 +248,7 @@ def find_inputs(inputs: tuple[str, ...], output: Path) -> list[Path]:
             files = [file for file in map(Path, sorted(glob.glob(text, recursive=True))) if file.is_file()]
         if not files:
             raise FileNotFoundError(
-                f"{text} is no image or video file, no folder of them and no pattern that finds any"
+                f"{text} is not an image or video file, a folder of them or a pattern that matches any"
             )
         found.update(dict.fromkeys(files))
     return list(found)
@@ -260,7 +260,7 @@ def print_skipped(folder: Path, files: list[Path]) -> None:
         counts = Counter(file.suffix.lower() or "without a suffix" for file in files).most_common()
         shown = ", ".join(f"{count} {suffix}" for suffix, count in counts[:10])
         more = f" and {len(counts) - 10} more kinds" if len(counts) > 10 else ""
-        text = f"{folder}: {len(files)} files that are no images or videos by their names are skipped"
+        text = f"{folder}: {len(files)} files that are not images or videos by their names are skipped"
         print(f"note: {text}: {shown}{more}", file=sys.stderr)
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 def progress_bar(total: int | None) -> Iterator[Callable[[int], None]]:
     """Show how many of `total` images are done and how many per second, on stderr if that is a terminal.
 
-    Yields a function that is told how many more are done; `total=None` is an unknown number.
+    Yields a function to call with the number of further images done; `total=None` is an unknown number.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -88,7 +88,7 @@ class Serve:
         print(f"serving {self.checkpoint} at {address}", flush=True)
         if self.host not in ("127.0.0.1", "localhost", "::1"):
             print(
-                f"warning: {self.host} is reachable from other machines, and nobody is asked who they are",
+                f"warning: {self.host} is reachable from other machines, and the page asks for no password",
                 file=sys.stderr,
             )
         page.block_thread()
@@ -144,7 +144,7 @@ class Viewer:
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
-            raise InputError("the file is no picture: JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF are taken") from error
+            raise InputError("the file is not a picture: JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF are taken") from error
         if width * height > self.max_megapixels * 1e6:
             raise InputError(
                 f"the picture has {width}x{height} pixels: at most {self.max_megapixels:g} million are taken"
@@ -206,7 +206,7 @@ def build_page(viewer: Viewer, threshold: float, title: str) -> Any:
         with gradio.Row():
             with gradio.Column(scale=1):
                 file = gradio.File(label="Picture", file_types=["image"], height=160)
-                least = gradio.Slider(0, 1, threshold, step=0.01, label="Least score", buttons=[])
+                least = gradio.Slider(0, 1, threshold, step=0.01, label="Minimum score", buttons=[])
                 times = gradio.Markdown(elem_id="times")
             with gradio.Column(scale=2):
                 drawn = gradio.Image(

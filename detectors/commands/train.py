@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from detectors.training.config import TrainConfig
 
-SIGNALED = 143  # 128 + SIGTERM, as shells say it
+SIGNALED = 143  # 128 + SIGTERM, the exit code that shells use
 
 
 @dataclass
@@ -21,9 +21,9 @@ class Train(TrainConfig):
     """Names of the options on the command line, whatever their values; None outside of it."""
 
     config: Path | None = None
-    """Take options from a run's config.json; options given beside it count more."""
+    """Take options from a run's config.json; options on the command line take precedence."""
     resume: bool = False
-    """Go on with the run in --output, from its last checkpoint; options not given are the run's."""
+    """Continue the run in --output from its last checkpoint; options not given are the run's."""
     previous: bool = False
     """With --resume: from the checkpoint before the last."""
     overwrite: bool = False
@@ -44,7 +44,7 @@ class Train(TrainConfig):
         return 0 if done else SIGNALED
 
     def options(self) -> tuple[TrainConfig, set[str]]:
-        """The options from the file and the command line, which counts more, and the names of those given in either."""
+        """The options from the file and the command line, which takes precedence, and the names of those in either."""
         from detectors.training.config import read_config, set_options
 
         file = read_config(self.config) if self.config else {}

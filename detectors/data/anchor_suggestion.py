@@ -1,6 +1,6 @@
-"""Size patterns of default boxes that fit a data set, and what they change for the matcher.
+"""Size patterns of anchors (default boxes) that fit a data set, and the matcher's recall with them.
 
-The matcher is SSD's (arXiv 1512.02325, section 2.2): a box finds default boxes whose IoU with it is at least 0.5.
+The matcher is SSD's (arXiv 1512.02325, section 2.2): a box matches anchors whose IoU with it is at least 0.5.
 """
 
 import itertools
@@ -25,7 +25,7 @@ _MAX_BOXES = 20_000
 _FACTORS = (0.7, 0.85, 0.95, 1.05, 1.18, 1.4)
 _ROUNDS = 6
 
-# The best IoU (n,) of each box with the default boxes of map k, whose two sizes are s_k and s_(k+1).
+# The best IoU (n,) of each box with the anchors of map k, whose two sizes are s_k and s_(k+1).
 _MapOverlaps = Callable[[int, float, float], Tensor]
 
 
@@ -33,7 +33,7 @@ _MapOverlaps = Callable[[int, float, float], Tensor]
 class AnchorSuggestion:
     """A size pattern, fractions of the image side, beside the one it would replace.
 
-    `recall` is the share of boxes with a default box of IoU 0.5 or more, 0..1.
+    `recall` is the share of boxes with an anchor of IoU 0.5 or more, 0..1.
     """
 
     sizes: list[float]
@@ -78,8 +78,8 @@ def suggest_anchors(
     default = default_anchor_sizes(math.sqrt(size[0] * size[1]), num_maps)
     boxes = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), _MAX_BOXES)).round().astype(int)]
     overlaps = _map_overlaps(boxes, size, maps)
-    found = [_search(start, overlaps) for start in (default, _quantiles(boxes, num_maps + 1))]
-    best = [round(value, 4) for value in max(found, key=lambda sizes: _score(sizes, overlaps))]
+    candidates = [_search(start, overlaps) for start in (default, _quantiles(boxes, num_maps + 1))]
+    best = [round(value, 4) for value in max(candidates, key=lambda sizes: _score(sizes, overlaps))]
     recall, default_recall = _score(best, overlaps)[0], _score(default, overlaps)[0]
     if recall <= default_recall:
         best, recall = default, default_recall
@@ -119,11 +119,11 @@ def _map_overlaps(boxes: Tensor, image_size: tuple[int, int], maps: list[tuple[i
 
     @cache
     def overlaps(index: int, small: float, large: float) -> Tensor:
-        priors = DefaultBoxes([small, large])(image_size, [maps[index]]).unflatten(0, (*maps[index], -1))
+        anchors = DefaultBoxes([small, large])(image_size, [maps[index]]).unflatten(0, (*maps[index], -1))
         # Of boxes of one shape, the one whose center is nearest along each axis overlaps most: one location is enough.
-        column = (priors[0, :, 0, 0] - centers[:, :1]).abs().argmin(dim=1)
-        row = (priors[:, 0, 0, 1] - centers[:, 1:]).abs().argmin(dim=1)
-        near = box_convert(priors[row, column], "cxcywh", "xyxy")  # [n, shapes, 4]
+        column = (anchors[0, :, 0, 0] - centers[:, :1]).abs().argmin(dim=1)
+        row = (anchors[:, 0, 0, 1] - centers[:, 1:]).abs().argmin(dim=1)
+        near = box_convert(anchors[row, column], "cxcywh", "xyxy")  # [n, shapes, 4]
         shared = torch.minimum(boxes[:, None, 2:], near[..., 2:]) - torch.maximum(boxes[:, None, :2], near[..., :2])
         overlap = shared.clamp(min=0).prod(dim=-1)
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=-1)

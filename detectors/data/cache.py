@@ -34,7 +34,7 @@ def probe_pictures(
 ) -> list[Probe | str]:
     """Size and orientation of every picture after decoding it on all cores, or the reason why it cannot be used.
 
-    A picture that was decoded before and has the same path, length and time of change is not decoded again.
+    A picture that was decoded before and has the same path, size in bytes and modification time is not decoded again.
 
     Args:
         paths: of the pictures.
@@ -43,32 +43,34 @@ def probe_pictures(
         progress: wraps what is decoded.
     """
     file = cache_folder() / "pictures" / f"{_digest(str(root.resolve()))}.json"
-    before = _read(file) if cache else {}
+    cached = _read(file) if cache else {}
     keys = [_key(path) for path in paths] if cache else [None] * len(paths)
-    found: dict[str, Probe | str] = {}
+    probes: dict[str, Probe | str] = {}
     for path, key in zip(paths, keys):
-        entry = before.get(path)
+        entry = cached.get(path)
         if key is not None and entry is not None and tuple(entry[:2]) == key:
-            found[path] = Probe(*entry[2:])
-    rest = [path for path in dict.fromkeys(paths) if path not in found]
-    if rest:
+            probes[path] = Probe(*entry[2:])
+    pending = [path for path in dict.fromkeys(paths) if path not in probes]
+    if pending:
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter's lock
-            results: Iterable[Any] = pool.map(_probe, rest)
-            found.update(zip(rest, progress(results, len(rest)) if progress is not None else results))
+            results: Iterable[Any] = pool.map(_probe, pending)
+            probes.update(zip(pending, progress(results, len(pending)) if progress is not None else results))
         if cache:
-            known = {path: [*key, *found[path]] for path, key in zip(paths, keys) if key and _usable(found[path])}
+            known = {
+                path: [*key, *probes[path]] for path, key in zip(paths, keys) if key and isinstance(probes[path], Probe)
+            }
             with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not results
                 file.parent.mkdir(parents=True, exist_ok=True)
-                text = json.dumps({**before, **known})
+                text = json.dumps({**cached, **known})
                 write_atomically(file, lambda partial: partial.write_text(text, encoding="utf-8"))
-    return [found[path] for path in paths]
+    return [probes[path] for path in paths]
 
 
 def unpacked(archive: Path) -> Path:
     """The folder with a zip archive's content, unpacked once; the only folder in it, if there is but one.
 
     Raises:
-        ValueError: the file is no zip archive.
+        ValueError: the file is not a zip archive.
     """
     stat = archive.stat()
     folder = cache_folder() / "archives" / _digest(f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns}")
@@ -93,10 +95,6 @@ def _probe(path: str) -> Probe | str:
         return probe_image(path)
     except ValueError as error:
         return str(error)
-
-
-def _usable(result: Probe | str) -> bool:
-    return isinstance(result, Probe)
 
 
 def _key(path: str) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Classes of a split: numbered as another split has them, or without those that have no box."""
+"""Classes of a split: renumbered as in another split, or without those that have no box."""
 
 from array import array
 
@@ -20,7 +20,7 @@ def relabel(raw: RawSplit, class_names: list[str], what: str) -> None:
     if extra:
         missing = sorted(set(class_names) - set(raw.class_names))
         raise InputError(
-            f"the class names of {what} differ from those given: missing {missing}, not expected {extra}; "
+            f"the class names of {what} differ from the expected ones: missing {missing}, not expected {extra}; "
             f"has {len(raw.class_names)} names, expected {len(class_names)}"
         )
     position = {name: label for label, name in enumerate(class_names, start=1)}

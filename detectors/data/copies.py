@@ -42,7 +42,7 @@ def shared_pictures(datasets: dict[str, DetectionDataset]) -> list[Problem]:
 
 
 def _copies_within(split: str, records: Sequence[ImageRecord], contents: Mapping[str, object]) -> list[Problem]:
-    """Copies of a picture, or links to it: with other boxes, each trains those of the other as background."""
+    """Copies of a picture, or links to it: where boxes differ, each trains those of the other as background."""
     first: dict[object, ImageRecord] = {}
     same: list[str] = []
     differing: list[str] = []
@@ -71,7 +71,7 @@ def _boxes(record: ImageRecord) -> list[tuple[float, ...]]:
 
 def _contents(files: Mapping[str, set[str]]) -> dict[str, object]:
     """Digests of the files that equal another one, found by length and first bytes before all is read."""
-    keys: dict[str, object] = dict.fromkeys(file for own in files.values() for file in own)
+    keys: dict[str, object] = dict.fromkeys(file for group in files.values() for file in group)
     for key_of in (os.path.getsize, _first_bytes, _digest):
         keys = {file: key_of(file) for file in keys}
         counts = Counter(keys.values())

@@ -1,4 +1,4 @@
-"""Folders below a root, each once: links to folders are followed, and a folder of two names has the better one."""
+"""Folders below a root, each once: links are followed, and of a folder's names the one that formats know counts."""
 
 import os
 from pathlib import Path
@@ -21,11 +21,11 @@ class Folders:
     def __init__(self, root: Path) -> None:
         self.names: dict[str, list[str]] = {"": []}
         self.other_names: dict[str, str] = {}
-        """The folder that a name leads to, which has another one here."""
+        """Other names of folders, which are links, and the names that the folders have in `names`."""
         self._root = root
         self._seen: dict[str, str] = {}
         self._links: list[tuple[str, str]] = []
-        """Their targets' paths, and they themselves."""
+        """Links that are not followed yet: the real path of the target, and the link."""
         self._walk("")
         while self._links:
             # A folder comes before those in it, which another link may lead to.
@@ -33,7 +33,7 @@ class Folders:
             self._follow(*self._links.pop(0))
 
     def place(self, path: str) -> str:
-        """A file or folder by the name that it has here."""
+        """The path of a file or folder by the names in `names`, without links."""
         parts = path.split("/")
         for count in range(len(parts), 0, -1):
             target = self.other_names.get("/".join(parts[:count]))
@@ -42,7 +42,7 @@ class Folders:
         return path
 
     def _walk(self, start: str) -> None:
-        """Add the folders below one; links wait."""
+        """Add the folders below `start`; links are followed later."""
         for path, names, files in os.walk(os.path.join(self._root, start)):
             real = os.path.realpath(path)
             if real in self._seen:
@@ -51,9 +51,9 @@ class Folders:
             below = os.path.relpath(path, self._root).replace(os.sep, "/")
             folder = "" if below == "." else below
             self._seen[real] = folder
-            own = sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")
-            names[:] = [name for name in own if not os.path.islink(os.path.join(path, name))]
-            for name in (name for name in own if name not in names):
+            visible = sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")
+            names[:] = [name for name in visible if not os.path.islink(os.path.join(path, name))]
+            for name in (name for name in visible if name not in names):
                 target = os.path.realpath(os.path.join(path, name))
                 self._links.append((target, f"{folder}/{name}" if folder else name))
             self.names[folder] = sorted(name for name in files if not name.startswith("."))

@@ -43,7 +43,7 @@ class SplitHealth:
 
 @dataclass(frozen=True)
 class HealthReport:
-    """Findings of `check_dataset` by split; `datasets` holds the splits that can be loaded."""
+    """Results of `check_dataset` by split; `datasets` holds the splits that can be loaded."""
 
     splits: dict[str, SplitHealth]
     datasets: dict[str, DetectionDataset] = field(repr=False)
@@ -141,16 +141,16 @@ def check_dataset(
     >>> report.ok, report.splits["train"].usable_images
     (True, 2)
     """
-    found = DataFolder(folder, format, merge_classes=merge_classes)
+    data = DataFolder(folder, format, merge_classes=merge_classes)
     splits: dict[str, SplitHealth] = {}
     datasets: dict[str, DetectionDataset] = {}
     read: list[RawSplit] = []
     class_names: list[str] | None = None
-    for split in found.splits:
+    for split in data.splits:
         raw: RawSplit | None = None
         problems: list[Problem] = []
         try:
-            raw = found.read(split)
+            raw = data.read(split)
             read.append(raw)
             if class_names is None:
                 if drop_empty:
@@ -158,7 +158,7 @@ def check_dataset(
                 class_names = raw.class_names
             else:
                 relabel(raw, class_names, f"split '{split}'")
-            dataset = found.finish(raw, split, cache=cache, progress=progress)
+            dataset = data.finish(raw, split, cache=cache, progress=progress)
         except InputError as error:
             problems = [*(raw.problems if raw is not None else []), Problem(split, str(error))]
             splits[split] = _health([], class_names or [], problems)
@@ -167,19 +167,19 @@ def check_dataset(
         if image_size is not None:
             problems += size_problem(dataset.records, image_size, split)
         datasets[split] = dataset
-        bare = sum(not image.labeled for image in raw.images)
-        splits[split] = _health(dataset.records, raw.class_names, problems, bare)
+        unlabeled = sum(not image.labeled for image in raw.images)
+        splits[split] = _health(dataset.records, raw.class_names, problems, unlabeled)
     if splits:
         last = next(iter(splits.values())).problems
         last += shared_pictures(datasets)
         if len(read) == len(splits):  # else the pictures of the others would be taken for left out
-            last += unread_pictures(found.tree, read, one_file=found.one_file)
+            last += unread_pictures(data.tree, read, one_file=data.one_file)
         last += _empty_classes(splits, next(iter(splits)))
     return HealthReport(splits, datasets)
 
 
 def no_boxes(records: Sequence[ImageRecord], split: str) -> list[Problem]:
-    """An error for a split without any box that is no crowd."""
+    """An error for a split without any box that is not a crowd."""
     if any(len(record.labels) > int(record.crowd.sum()) for record in records):
         return []
     return [Problem(split, f"{len(records)} usable images, but not one usable box: were the labels found?")]
@@ -194,7 +194,7 @@ def _empty_classes(splits: dict[str, SplitHealth], first: str) -> list[Problem]:
 
 
 def _health(
-    records: Sequence[ImageRecord], class_names: list[str], problems: list[Problem], bare: int = 0
+    records: Sequence[ImageRecord], class_names: list[str], problems: list[Problem], unlabeled: int = 0
 ) -> SplitHealth:
     labels = np.concatenate([np.empty(0, np.int64), *(record.labels[~record.crowd] for record in records)])
     areas = np.concatenate([np.empty(0), *(record.areas[~record.crowd] for record in records)])
@@ -205,7 +205,7 @@ def _health(
         usable_boxes=len(labels),
         crowd_boxes=sum(int(record.crowd.sum()) for record in records),
         images_without_boxes=sum(not len(record.labels) for record in records),
-        images_without_label_file=bare,
+        images_without_label_file=unlabeled,
         boxes_by_class={name: numbers[label] for label, name in enumerate(class_names, start=1)},
         boxes_by_size={name: sizes[number] for number, name in enumerate(SIZE_LIMITS)},
         problems=problems,

@@ -1,4 +1,4 @@
-"""SSD's random crop with a least overlap, all trials of a round at once.
+"""SSD's random crop with a minimum overlap, all trials of a round at once.
 
 SSD: Single Shot MultiBox Detector (Liu et al., ECCV 2016, arXiv 1512.02325), section 2.2, "Data augmentation". The
 distribution is that of torchvision's RandomIoUCrop with its default arguments.
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 MIN_SCALE = 0.3
 MAX_ASPECT_RATIO = 2.0
-# Least IoU of the crop with one of the boxes; None leaves the picture whole.
+# Minimum IoU of the crop with one of the boxes; None leaves the picture whole.
 MIN_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, None)
 TRIALS = 40
 

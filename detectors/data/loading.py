@@ -32,7 +32,7 @@ class DataFolder:
 
     Args:
         path: of the folder, or of its `data.yaml`, its one JSON file to read, or a zip archive of it.
-        format: default: found by the folder's shape.
+        format: detected from the folder's layout if None.
         merge_classes: make categories of one name one class instead of refusing them.
 
     Raises:
@@ -143,7 +143,7 @@ def load_dataset(
     Args:
         folder: of the data set, or its `data.yaml`, its JSON file, or a zip archive of it.
         split: as `find_splits` names it.
-        format: default: found by the folder's shape.
+        format: detected from the folder's layout if None.
         transforms: called as `transforms(image, target)`.
         seed: of the augmentation.
         class_names: labels follow this list, that of the training split; boxes of other classes are refused.
@@ -196,7 +196,7 @@ def without_collection() -> Iterator[None]:
 
 
 def _root(path: Path) -> tuple[Path, str | None, Format | None]:
-    """The folder to read, and the one file in it to go by with its format."""
+    """The folder to read and, where `path` is a single file, that file and its format."""
     if path.is_dir():
         return path, None, None
     if not path.exists():
@@ -208,11 +208,11 @@ def _root(path: Path) -> tuple[Path, str | None, Format | None]:
         return path.parent, path.name, "yolo"
     if suffix == ".json":
         if not coco_splits.is_coco(path):
-            raise InputError(f"{path} is no COCO detection file: it needs images, annotations and categories")
+            raise InputError(f"{path} is not a COCO detection file: it needs images, annotations and categories")
         below = path.parent.name.lower() in coco_splits.ANNOTATIONS or coco_splits.is_apart(path)
         root = path.parent.parent if below else path.parent
         return root, path.relative_to(root).as_posix(), "coco"
-    raise InputError(f"{path} is no data: expected a folder, a data.yaml, a COCO JSON file or a zip archive")
+    raise InputError(f"{path} is not a data set: expected a folder, a data.yaml, a COCO JSON file or a zip archive")
 
 
 def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bool) -> tuple[Format, Splits]:
@@ -243,9 +243,9 @@ def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bo
         raise FileNotFoundError(f"{tree.root} itself holds no data set, but there is one level down: {shown}")
     if not tree.pictures:
         counts = Counter(Path(file).suffix.lower() or "none" for file in tree.files)
-        there = f", but {len(tree.files)} files of suffixes {', '.join(dict(counts.most_common(5)))}" if counts else ""
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise FileNotFoundError(f"{tree.root} has no images{there}. Images have a suffix of {kinds}")
+        has = f", but {len(tree.files)} files of suffixes {', '.join(dict(counts.most_common(5)))}" if counts else ""
+        suffixes = ", ".join(sorted(SUFFIXES))
+        raise FileNotFoundError(f"{tree.root} has no images{has}. Images have a suffix of {suffixes}")
     raise FileNotFoundError(f"{tree.root} has images but no {'/'.join(candidates)} annotations. {_EXPECTED}")
 
 
@@ -258,7 +258,7 @@ def _data_below(tree: Tree) -> list[Path]:
             try:
                 if coco_splits.find_splits(inner) or voc.find_splits(inner) or yolo.find_splits(inner):
                     found.append(inner.root)
-            except ValueError:  # it is meant as one
+            except ValueError:  # malformed, but meant to be a data set
                 found.append(inner.root)
     return found
 

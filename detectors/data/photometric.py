@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 
 def distort(image: Tensor, params: dict[str, Any]) -> Tensor:
-    """`RandomPhotometricDistort`'s steps on a uint8 image in its order, with a quicker turn of the hue.
+    """`RandomPhotometricDistort`'s steps on a uint8 image in its order, with a faster shift of the hue.
 
     Of images with more than three channels the first three are distorted; of gray ones `(1, H, W)`, brightness and
     contrast.

@@ -65,17 +65,17 @@ class PictureFinder:
         return self._outside(name) or self._by_name(_plain(name))
 
     def find_all(self, names: Iterable[str]) -> list[Found]:
-        """The picture of each name; of several names that could all mean one file, none has it.
+        """The picture of each name; if several names could mean one file, none gets it.
 
-        The boxes of two pictures would be put together otherwise. A name that is the file's as it stands keeps it.
+        Otherwise the boxes of two pictures would be merged. A name that is exactly the file's keeps it.
         """
-        sought = list(names)
-        found = list(map(self.find, sought))
+        names = list(names)
+        found = list(map(self.find, names))
         claims: dict[str, dict[str, str]] = {}
-        for name, picture in zip(sought, found):
+        for name, picture in zip(names, found):
             if not picture.reason:
                 claims.setdefault(picture.path, {})[_same_form(name)] = name
-        for number, (name, picture) in enumerate(zip(sought, found)):
+        for number, (name, picture) in enumerate(zip(names, found)):
             rivals = [other for form, other in claims.get(picture.path, {}).items() if form != _same_form(name)]
             if picture.remark and rivals:
                 shown = ", ".join(map(repr, rivals[:3]))
@@ -107,14 +107,14 @@ class PictureFinder:
         if not parts:
             return Found(expected, reason="the image has no file name")
         stems = self._with_stem(parts[-1])
-        candidates = self._files.get(parts[-1]) or self._expected(stems, parts[:-1])
+        candidates = self._files.get(parts[-1]) or self._in_picture_folders(stems, parts[:-1])
         common = [_common_end(parts, folded(file).split("/")) for file in candidates]
         best = [file for file, count in zip(candidates, common) if count == max(common)]
         for base in self.bases:
-            place = folded(join(base, "/".join(parts[:-1])))
-            here = [file for file in best if join(folded(parent(file)), "") == place]
-            if len(here) == 1:
-                best = here
+            folder = folded(join(base, "/".join(parts[:-1])))
+            matches = [file for file in best if join(folded(parent(file)), "") == folder]
+            if len(matches) == 1:
+                best = matches
                 break
         if len(best) == 1:
             return Found(self.tree.located(best[0]), best[0], remark=f"read from {best[0]}")
@@ -124,7 +124,7 @@ class PictureFinder:
         return Found(expected, reason="the image file is missing")
 
     def _with_stem(self, name: str) -> list[str]:
-        """Pictures of a folded name but for the suffix, which it may lack: what follows its last dot may be none."""
+        """Pictures of a folded name apart from the suffix; what follows the last dot of the name may not be one."""
         whole, short = self._stems.get(name, []), self._stems.get(without_suffix(name), [])
         if is_picture(name):
             return list(dict.fromkeys(short + whole))
@@ -133,8 +133,8 @@ class PictureFinder:
     def _expected_path(self, name: str) -> str:
         return name if os.path.isabs(name) else self.tree.located(join(self.bases[0], name))
 
-    def _expected(self, files: list[str], folders: list[str]) -> list[str]:
-        """Those of some files that lie where pictures do: with another suffix, others may be masks and the like."""
+    def _in_picture_folders(self, files: list[str], folders: list[str]) -> list[str]:
+        """The files that lie in folders of pictures: elsewhere, one with another suffix may be a mask or the like."""
         ends = ["/".join(folders[start:]) for start in range(len(folders) + 1)]
         places = {"/".join(part for part in (folded(base), end) if part) for base in self.bases for end in ends}
         return [file for file in files if folded(parent(file)) in places]
@@ -178,15 +178,15 @@ def _plain(name: str) -> str:
 
 
 def _same_form(name: str) -> str:
-    """A name as what it is compared by, to tell whether two are the same."""
+    """The form of a name in which two names are compared."""
     return folded(_plain(name))
 
 
-def _common_end(sought: list[str], file: list[str]) -> int:
+def _common_end(path: list[str], file: list[str]) -> int:
     """How many folders two paths have in common, counted from their ends."""
     count = 0
-    for one, other in zip(reversed(sought[:-1]), reversed(file[:-1])):
-        if one != other:
+    for a, b in zip(reversed(path[:-1]), reversed(file[:-1])):
+        if a != b:
             break
         count += 1
     return count

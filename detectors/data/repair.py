@@ -13,7 +13,7 @@ from detectors.data.records import ImageRecord, RawImage, RawSplit
 # A box may reach this many pixels over the border without a report: other tools round outwards.
 BORDER_TOLERANCE = 1.0
 
-# More pictures than this share without a label file, and the files are lost rather than not needed.
+# Above this share of pictures without a label file, the files are taken for lost, not for unneeded.
 _UNLABELED_SHARE = 0.1
 
 Floats = NDArray[np.float64]
@@ -23,7 +23,7 @@ def make_records(raw: RawSplit, probes: Sequence[Probe | str]) -> tuple[list[Ima
     """The records to use, and what was dropped or changed; `probes` has each image's size, or why it cannot be used.
 
     Boxes are turned where the annotated size is the stored one of a picture with an EXIF orientation, scaled where it
-    has the aspect ratio of the file, and clipped to the image. Images of one file are put together.
+    has the aspect ratio of the file, and clipped to the image. The boxes of images of one file are merged.
     """
     problems = _unlabeled(raw, probes)
     placed = _Placement(raw, probes, problems)
@@ -43,12 +43,12 @@ def make_records(raw: RawSplit, probes: Sequence[Probe | str]) -> tuple[list[Ima
         over = np.subtract(corners, clipped)
         over = np.abs(over, out=over).max(axis=1, initial=0.0)
         usable = (record >= 0) & finite & area & inside
-    double = np.zeros(len(corners), dtype=np.bool_)
-    double[usable] = _duplicates(clipped[usable], record[usable], label[usable], crowd[usable])
-    kept = usable & ~double
+    duplicate = np.zeros(len(corners), dtype=np.bool_)
+    duplicate[usable] = _duplicates(clipped[usable], record[usable], label[usable], crowd[usable])
+    kept = usable & ~duplicate
     sides = clipped[:, 2:] - clipped[:, :2]
     small = kept & (sides < 1).any(axis=1)
-    for row in np.flatnonzero((record >= 0) & (~usable | double | small | (over > BORDER_TOLERANCE))).tolist():
+    for row in np.flatnonzero((record >= 0) & (~usable | duplicate | small | (over > BORDER_TOLERANCE))).tolist():
         width, height = (int(side) for side in limits[row])
         image = f"the {width}x{height} image"
         shown = "box [{}] (x1, y1, x2, y2)".format(", ".join(f"{value:g}" for value in corners[row]))
@@ -61,7 +61,7 @@ def make_records(raw: RawSplit, probes: Sequence[Probe | str]) -> tuple[list[Ima
             problems.append(Problem(where, reason, kind="a box has no area"))
         elif not inside[row]:
             problems.append(Problem(where, f"{shown} lies outside {image}", kind="a box lies outside its image"))
-        elif double[row]:
+        elif duplicate[row]:
             reason = "an exact duplicate of another box of this image: counted once"
             problems.append(note(where, reason, "a box is an exact duplicate"))
         else:
@@ -104,10 +104,10 @@ class _Placement:
                 problems.append(Problem(raw.where(image), reason, kind="an image is under 2x2 pixels"))
                 continue
             plain = orientation == 1 and (image.size is None or image.size == size)
-            found = None if plain else self._fit(number, image, probe, bool(labeled[number]))
-            if found is not None:
-                problems.append(Problem(raw.where(image), *found))
-                if found[1] == "error":
+            change = None if plain else self._fit(number, image, probe, bool(labeled[number]))
+            if change is not None:
+                problems.append(Problem(raw.where(image), *change))
+                if change[1] == "error":
                     continue
             limits[number] = size[1], size[0]
             fractions[number] = image.fractions
@@ -195,11 +195,11 @@ def _kind(reason: str) -> str:
 
 def _unlabeled(raw: RawSplit, probes: Sequence[Probe | str]) -> list[Problem]:
     """Pictures without a label file: background if they are few, lost labels if they are many."""
-    bare = [image for image, probe in zip(raw.images, probes) if not image.labeled and not isinstance(probe, str)]
-    severity: Severity = "error" if len(bare) > _UNLABELED_SHARE * len(raw.images) else "note"
+    unlabeled = [image for image, probe in zip(raw.images, probes) if not image.labeled and not isinstance(probe, str)]
+    severity: Severity = "error" if len(unlabeled) > _UNLABELED_SHARE * len(raw.images) else "note"
     reason = "there is no label file: kept as an image without boxes"
     kind = "a picture has no label file (for a picture without objects, write an empty one)"
-    return [Problem(raw.where(image), reason, severity, kind) for image in bare]
+    return [Problem(raw.where(image), reason, severity, kind) for image in unlabeled]
 
 
 def _duplicates(
@@ -213,14 +213,14 @@ def _duplicates(
         keys ^= keys >> np.uint64(29)
     order = np.argsort(keys, kind="stable")
     suspects = order[1:][keys[order[1:]] == keys[order[:-1]]]
-    double = np.zeros(len(boxes), dtype=np.bool_)
+    duplicate = np.zeros(len(boxes), dtype=np.bool_)
     if len(suspects):
         seen: set[tuple[float, ...]] = set()
         for row in np.flatnonzero(np.isin(keys, keys[suspects])).tolist():
             key = (*boxes[row].tolist(), int(record[row]), int(label[row]), bool(crowd[row]))
-            double[row] = key in seen
+            duplicate[row] = key in seen
             seen.add(key)
-    return double
+    return duplicate
 
 
 def _build(

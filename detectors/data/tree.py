@@ -47,8 +47,8 @@ class Tree:
     @cached_property
     def pictures(self) -> list[str]:
         """The files that are pictures by their suffix."""
-        kinds = [files for suffix, files in self._by_suffix.items() if suffix in SUFFIXES]
-        return kinds[0] if len(kinds) == 1 else sorted(file for files in kinds for file in files)
+        groups = [files for suffix, files in self._by_suffix.items() if suffix in SUFFIXES]
+        return groups[0] if len(groups) == 1 else sorted(file for files in groups for file in files)
 
     def with_suffix(self, suffix: str) -> list[str]:
         """The files of a suffix, such as `.txt`, in any case."""
@@ -61,10 +61,10 @@ class Tree:
 
     @cached_property
     def _by_suffix(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = {}
         for file in self.files:
-            found.setdefault(file[file.rfind(".") :].lower(), []).append(file)
-        return found
+            groups.setdefault(file[file.rfind(".") :].lower(), []).append(file)
+        return groups
 
     @cached_property
     def _folders_by_fold(self) -> dict[str, list[str]]:
@@ -75,7 +75,7 @@ class Tree:
         return self.root / file
 
     def located(self, file: str) -> str:
-        """The same path as text, which takes a fraction of the time."""
+        """The path of a file as text, which takes a fraction of the time of `path`."""
         return f"{self._start}{file}"
 
     def relative(self, path: str) -> str | None:
@@ -97,17 +97,17 @@ class Tree:
     def file(self, folder: str, name: str) -> str | None:
         """The file of that name in a folder; in another case if there is only one."""
         path = self.place(join(folder, name))
-        wanted, last = folded(parent(path)), folded(path.rpartition("/")[2])
-        homes = [home for home in self._folders_by_fold.get(wanted, []) if home in self.names]
-        files = [f"{home}/{own}" if home else own for home in homes for own in self.names[home] if folded(own) == last]
+        last = folded(path.rpartition("/")[2])
+        folders = [f for f in self._folders_by_fold.get(folded(parent(path)), []) if f in self.names]
+        files = [f"{f}/{file}" if f else file for f in folders for file in self.names[f] if folded(file) == last]
         return path if path in files else files[0] if len(files) == 1 else None
 
     def folder(self, folder: str, name: str) -> str | None:
         """The folder of that name in a folder; in another case if there is only one."""
         path = self.place(join(folder, name))
         path = "" if path == "." else path
-        found = self._folders_by_fold.get(folded(path), [])
-        return path if path in found else found[0] if len(found) == 1 else None
+        matches = self._folders_by_fold.get(folded(path), [])
+        return path if path in matches else matches[0] if len(matches) == 1 else None
 
     def first_folder(self, folder: str, names: tuple[str, ...]) -> str | None:
         """First of several subfolders that exists."""
@@ -140,7 +140,7 @@ def without_suffix(file: str) -> str:
 
 
 def _by_fold(names: list[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(folded(name), []).append(name)
-    return found
+        groups.setdefault(folded(name), []).append(name)
+    return groups

@@ -10,15 +10,15 @@ from detectors.data.tree import Tree, folded, parent, stem
 
 
 def unread_pictures(tree: Tree, splits: Sequence[RawSplit], *, one_file: bool = False) -> list[Problem]:
-    """An error for each folder with a split's name of whose pictures none is read, and a note for all other pictures.
+    """An error for each folder of a split none of whose pictures is read, and a note for all other unread pictures.
 
-    A folder whose pictures have namesakes in the same split (`depth/train` beside `images/train`) is no split of its
+    A folder whose pictures have namesakes in the same split (`depth/train` beside `images/train`) is not a split of its
     own. With `one_file`, the only annotation file that was asked for, other folders are meant to be left out.
     """
-    told = {image.path for raw in splits for image in raw.images}.union(*(raw.refused for raw in splits))
+    accounted = {image.path for raw in splits for image in raw.images}.union(*(raw.refused for raw in splits))
     read, unread = [], []
     for picture in tree.pictures:
-        if tree.located(picture) in told:
+        if tree.located(picture) in accounted:
             read.append(picture)
         elif not is_mask(parent(picture)):
             unread.append(picture)
@@ -29,8 +29,8 @@ def unread_pictures(tree: Tree, splits: Sequence[RawSplit], *, one_file: bool = 
         folder = _split_folder(picture)
         if folder and folder not in known and not one_file:
             lost.setdefault(folder, []).append(picture)
-    lost = {folder: own for folder, own in lost.items() if not namesakes.issuperset(map(_key, own))}
-    problems = [_lost_split(folder, own) for folder, own in lost.items()]
+    lost = {folder: pictures for folder, pictures in lost.items() if not namesakes.issuperset(map(_key, pictures))}
+    problems = [_lost_split(folder, pictures) for folder, pictures in lost.items()]
     rest = [picture for picture in unread if _split_folder(picture) not in lost]
     if rest:
         reason = f"{len(rest)} pictures are in no split, such as {', '.join(rest[:3])}: they are left out"
@@ -49,7 +49,7 @@ def _lost_split(folder: str, pictures: list[str]) -> Problem:
 def _split_folder(picture: str) -> str:
     """The innermost folder around a picture that is for a split, or `""`.
 
-    Of benchmarks' `test2017` the annotations are not published: such a folder is no lost split.
+    Of benchmarks' `test2017` the annotations are not published: such a folder is not a lost split.
     """
     folder = parent(picture)
     while folder:
@@ -62,5 +62,5 @@ def _split_folder(picture: str) -> str:
 
 
 def _key(picture: str) -> tuple[str | None, str]:
-    """What namesakes in one split have in common."""
+    """Split and stem of a picture, which namesakes in one split share."""
     return split_of_folder(_split_folder(picture).rpartition("/")[2]), folded(stem(picture))

@@ -33,7 +33,7 @@ def check_raw(expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
     _check_shapes(("boxes", "scores"), expected, got)
     boxes = (got[0] - expected[0]).abs() / expected[0].abs().clamp(min=1)
     for name, off in (("boxes", boxes), ("scores", (got[1] - expected[1]).abs())):
-        if not off.max() <= 1e-3:  # NaN is no agreement
+        if not off.max() <= 1e-3:  # NaN never agrees
             raise RuntimeError(f"the exported model disagrees with the detector on {name}, by up to {off.max():.2g}")
 
 
@@ -48,18 +48,18 @@ def check_detections(detector: SSD, run: Run, inputs: tuple[Tensor, Tensor]) -> 
     expected = detector.forward_fixed(*inputs)
     got = run(*inputs)
     _check_shapes(DETECTION_NAMES, expected, got)
-    total = lost = 0
+    total = unmatched = 0
     for i, size in enumerate(inputs[1].tolist()):
         theirs, ours = ([value[i][: int(side[3][i])] for value in side[:3]] for side in (got, expected))
         total += len(ours[0])
         limit = len(expected[1][i])
-        lost += _unmatched(_above_cut(ours, limit), theirs, max(size))
-        lost += _unmatched(_above_cut(theirs, limit), ours, max(size))
-        if min(len(ours[1]), len(theirs[1])) == limit:  # whichever detections they are at the cut, they score as much
-            lost += int(((got[1][i] - expected[1][i]).abs() > 1e-3).sum())
-    # A box at the very edge of a threshold may fall to either side.
-    if lost > 0.01 * total + 1e-9 and lost > 2:
-        raise RuntimeError(f"the exported model disagrees with the detector on {lost} of {total} detections")
+        unmatched += _unmatched(_above_cut(ours, limit), theirs, max(size))
+        unmatched += _unmatched(_above_cut(theirs, limit), ours, max(size))
+        if min(len(ours[1]), len(theirs[1])) == limit:  # at the cut only the scores have to agree
+            unmatched += int(((got[1][i] - expected[1][i]).abs() > 1e-3).sum())
+    # A box right at a threshold may fall to either side.
+    if unmatched > 0.01 * total + 1e-9 and unmatched > 2:
+        raise RuntimeError(f"the exported model disagrees with the detector on {unmatched} of {total} detections")
     return total
 
 
@@ -69,12 +69,14 @@ def _check_shapes(names: Sequence[str], expected: Sequence[Tensor], got: Sequenc
             raise RuntimeError(f"the exported model gives {name} of {tuple(one.shape)}: expected {tuple(other.shape)}")
 
 
-def _above_cut(found: list[Tensor], limit: int) -> list[Tensor]:
-    """Detections (boxes, scores, labels) without those that score as the last one of a full list: of many with equal
-    scores, as an untrained network gives, the last bits choose which ones stay.
+def _above_cut(detections: list[Tensor], limit: int) -> list[Tensor]:
+    """Detections (boxes, scores, labels) without those that tie with the last one of a full list.
+
+    Of many with equal scores, as an untrained network gives, the last bits choose which ones stay.
     """
-    keep = found[1] > found[1].min() + 1e-3 if len(found[1]) == limit else torch.ones(len(found[1]), dtype=torch.bool)
-    return [value[keep] for value in found]
+    scores = detections[1]
+    keep = scores > scores.min() + 1e-3 if len(scores) == limit else torch.ones(len(scores), dtype=torch.bool)
+    return [value[keep] for value in detections]
 
 
 def _unmatched(ours: list[Tensor], theirs: list[Tensor], side: int) -> int:

@@ -1,12 +1,12 @@
 """A detector made ready for inference: less arithmetic, fewer operations, the same numbers.
 
 Re-parameterizable blocks become single convolutions, and batch norms go into the convolutions before them; weights and
-activations are channels-last and of the wanted precision; default boxes are computed once. On the CPU wide 3x3
+activations are channels-last and of the chosen precision; default boxes are computed once. On the CPU wide 3x3
 convolutions are computed with less arithmetic (`winograd`), and the weights of other wide ones are packed (`packing`).
 
 Measured on M2Det-320 with VGG-16, one image, fp32, AVX2, as a share of the time before: channels-last 0.87 on one
-thread and 0.83 on two (1092 to 910 ms), then Winograd 0.68 and 0.81 (910 to 738 ms). In
-bfloat16 only version 0.1.0 was measured.
+thread and 0.83 on two (1092 to 910 ms), then Winograd 0.68 and 0.81 (910 to 738 ms). Only version 0.1.0 was measured in
+bfloat16.
 """
 
 import copy
@@ -30,7 +30,7 @@ class InferenceDetector(Detector):
     """Base of detectors for inference only: fixed device and precision, no training.
 
     Args:
-        detector: a copy of its own of the detector that it is made from, on the device where it stays.
+        detector: a private copy of the detector that it is made from, on its final device.
     """
 
     def __init__(self, detector: SSD) -> None:
@@ -59,8 +59,8 @@ class InferenceDetector(Detector):
     @torch.no_grad()
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """As `SSD.forward` in evaluation: images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`."""
-        found: list[dict[str, Tensor]] = super().forward(images)
-        return found
+        detections: list[dict[str, Tensor]] = super().forward(images)
+        return detections
 
 
 class DeployedDetector(InferenceDetector):
@@ -76,9 +76,9 @@ class DeployedDetector(InferenceDetector):
     the memory. It can be copied and pickled; to save or export, use the detector that it was made from.
 
     Args:
-        detector: the detector, which stays as it is; its own precision is no matter.
+        detector: the detector, which stays as it is; its own precision does not matter.
         dtype: precision of the network, `torch.float32`, `torch.bfloat16` or `torch.float16`; boxes and scores are
-            computed in float32. A warning tells of a processor without instructions for it.
+            computed in float32. Warns where the processor has no instructions for it.
         compile: compile the network and the post-processing, on the CPU with frozen weights, on CUDA as CUDA graphs.
             The first image of each shape takes about a minute.
 
@@ -149,7 +149,7 @@ class DeployedDetector(InferenceDetector):
         return super().normalize(batch).to(self.dtype, memory_format=torch.channels_last)
 
     def priors(self, image_size: tuple[int, int], features: Sequence[Tensor]) -> Tensor:
-        """Default boxes `(P, 4)`: those computed once, or for another size its own."""
+        """Default boxes `(P, 4)`: the cached ones, or new ones for another image size."""
         if self.own_priors is not None and image_size == self.image_size:
             return self.own_priors
         return super().priors(image_size, features)

@@ -1,4 +1,4 @@
-"""A detector as a module of tensors alone, which is what exporters and engines take.
+"""A detector as a module with tensors as its only inputs and outputs, as exporters and engines take it.
 
 `FixedForm` has the post-processing inside. `RawForm` ends before it, for runtimes without loops or sorting.
 """
@@ -70,19 +70,20 @@ def frozen_copy(detector: SSD) -> SSD:
 
 
 def export_size(detector: SSD, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of an exported detector's images: the detector's own, or those given where it has none.
+    """Height and width of an exported detector's images: the detector's own, or the requested ones where it has none.
 
     Raises:
-        ValueError: if neither is there, or the two contradict each other.
+        ValueError: if there is neither, or the two differ.
     """
-    size, given = detector.image_size, as_size(image_size)
-    if size is None and given is None:
+    size, requested = detector.image_size, as_size(image_size)
+    if size is not None and requested not in (None, size):
+        raise InputError(f"this detector takes images of {size}, not of {requested}")
+    size = size or requested
+    if size is None:
         raise InputError(
             "this detector takes images of any size, and an exported one takes a single one: give image_size"
         )
-    if size is not None and given not in (None, size):
-        raise InputError(f"this detector takes images of {size}, not of {given}")
-    return size or given or (0, 0)
+    return size
 
 
 def trace(form: nn.Module, inputs: tuple[Tensor, ...], *, dynamic_batch: bool) -> torch.export.ExportedProgram:

@@ -30,7 +30,7 @@ class MultiScale(nn.Module):
         flip: also look at each scale's mirror image.
 
     Raises:
-        TypeError: for a detector with default boxes of its own kind, or with the engine openvino.
+        TypeError: for a detector with another generator of default boxes, or with the engine openvino.
         ValueError: without scales, or for one that is not positive or too small for the detector.
 
     >>> import torch
@@ -50,7 +50,7 @@ class MultiScale(nn.Module):
             raise TypeError("an OpenVINODetector takes images of one size: deploy with engine='torch'")
         if not isinstance(detector.anchors, DefaultBoxes):
             raise TypeError(
-                f"scales are known to DefaultBoxes alone: the detector has a {type(detector.anchors).__name__}"
+                f"multi-scale inference needs DefaultBoxes as anchors: got a {type(detector.anchors).__name__}"
             )
         self.detector = detector
         self.scales = tuple(scales)
@@ -81,13 +81,13 @@ class MultiScale(nn.Module):
         """RGB images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`, as the detector gives them."""
         mean = self.detector.image_mean
         check_images(images, len(mean), values=mean.device.type == "cpu")
-        looks = []
+        passes = []
         for scale in self.scales:
             batch = self._batch(images, scale)
-            looks.append(self._look(batch, scale))
+            passes.append(self._predict(batch, scale))
             if self.flip:
-                looks.append(_mirror(*self._look(batch.flip(-1), scale)))
-        box_regression, class_logits, priors = (torch.cat(parts, dim=-2) for parts in zip(*looks))
+                passes.append(_mirror(*self._predict(batch.flip(-1), scale)))
+        box_regression, class_logits, priors = (torch.cat(parts, dim=-2) for parts in zip(*passes))
         scores = self.detector.loss.scores(class_logits)
         sizes = image_sizes(images, box_regression.device)
         return as_detections(*self.detector.postprocess(box_regression, scores, priors, sizes))
@@ -103,7 +103,7 @@ class MultiScale(nn.Module):
         size = self._scaled(detector.image_size, scale)
         return torch.cat([stretch(image[None], size, detector.antialias) for image in images]).to(detector.image_mean)
 
-    def _look(self, batch: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _predict(self, batch: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """As `Detector.forward_head`, with default boxes of the native scale's size in pixels."""
         detector = self.detector
         if scale == 1:
@@ -122,7 +122,7 @@ class MultiScale(nn.Module):
 
 
 def _mirror(box_regression: Tensor, class_logits: Tensor, priors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Predictions on a mirrored image as predictions on the image: centers move the other way from mirrored priors."""
+    """Predictions on a mirrored image as predictions on the image: centers move the other way from mirrored boxes."""
     dx, dy, dw, dh = box_regression.unbind(-1)
     cx, cy, w, h = priors.unbind(-1)
     return torch.stack([-dx, dy, dw, dh], dim=-1), class_logits, torch.stack([1 - cx, cy, w, h], dim=-1)

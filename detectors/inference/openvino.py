@@ -24,7 +24,7 @@ from detectors.models.ssd import SSD
 
 # OpenVINO's names of the precisions: the hint, and the capability that a processor with such instructions has.
 _PRECISIONS = {torch.float32: ("f32", "FP32"), torch.bfloat16: ("bf16", "BF16"), torch.float16: ("f16", "FP16")}
-_MOST_BATCH_SIZES = 4  # compiled networks that are kept, each with weights of its own
+_MAX_COMPILED = 4  # batch sizes whose compiled networks are kept, each with its own weights
 
 
 @functools.cache
@@ -135,10 +135,10 @@ class OpenVINODetector(InferenceDetector):
             model = self.network.model()
         except RuntimeError as error:  # all that OpenVINO raises
             reason = str(error).strip().rpartition("\n")[2]
-            raise InputError(f"{path} and its .bin are no whole network of OpenVINO: {reason}") from error
+            raise InputError(f"{path} and its .bin are not a complete OpenVINO network: {reason}") from error
         height, width = export_size(detector, None)
         priors = len(RawForm(detector, (height, width)).priors)
-        taken = [port.partial_shape for port in (*model.inputs, *model.outputs)]
+        shapes = [port.partial_shape for port in (*model.inputs, *model.outputs)]
         expected = [
             openvino.PartialShape(shape)
             for shape in (
@@ -148,9 +148,9 @@ class OpenVINODetector(InferenceDetector):
             )
         ]
         # A shape may be known in part, as [?,12804..,3].
-        if len(taken) != len(expected) or not all(map(openvino.PartialShape.compatible, taken, expected)):
+        if len(shapes) != len(expected) or not all(map(openvino.PartialShape.compatible, shapes, expected)):
             raise InputError(
-                f"{path} is a network of another detector: it has {[str(shape) for shape in taken]}, this detector "
+                f"{path} is a network of another detector: it has {[str(shape) for shape in shapes]}, this detector "
                 f"{[str(shape) for shape in expected]}"
             )
 
@@ -160,7 +160,7 @@ class OpenVINODetector(InferenceDetector):
     def run_network(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """A batch to boxes `(N, P, 4)` as fractions and scores `(N, P, C)`, in memory of their own."""
         if len(batch) not in self._compiled:
-            while len(self._compiled) >= _MOST_BATCH_SIZES:
+            while len(self._compiled) >= _MAX_COMPILED:
                 self._compiled.pop(next(iter(self._compiled)))
             self._compiled[len(batch)] = self._compile(batch)
         # A request of its own, so that threads do not meet in one.
@@ -194,8 +194,8 @@ class OpenVINODetector(InferenceDetector):
                 "with engine='torch'"
             )
         boxes, scores = self.run_network(batch.float().contiguous())
-        found: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess.select(boxes, scores, sizes)
-        return found
+        detections: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess.select(boxes, scores, sizes)
+        return detections
 
 
 def convert(detector: SSD) -> Any:

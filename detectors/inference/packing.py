@@ -1,9 +1,9 @@
-"""Wide convolutions on the CPU with weights in oneDNN's layout, into which torch brings them at every call otherwise.
+"""Wide convolutions on the CPU with weights in oneDNN's layout, to which torch otherwise converts them at every call.
 
 At batch 1 many layers of a detector have more weights than pixels to use them on. The operators are those with which
 `torch.compile` packs. In float32 on AVX2, taking turns in one process, the network of M2Det-320 with VGG-16 in the
-authors' design takes 0.91 of its time so, on one thread and on two. That of the small preset, which has four wide
-convolutions, takes 1.00 of it, and 1.03 where all are packed.
+authors' design takes 0.91 of its time with packed weights, on one thread and on two. That of the small preset, which
+has four wide convolutions, takes 1.00 of it, and 1.03 where all are packed.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detectors.inference.surgery import Shape, conv_inputs, replace_modules
 
-_LEAST_WEIGHTS = 2**17  # numbers in a weight
+_MIN_WEIGHTS = 2**17  # numbers in a weight
 
 
 class PackedConv2d(nn.Module):
@@ -74,7 +74,7 @@ def pack_convolutions(module: nn.Module, *inputs: object) -> int:
     packed: dict[nn.Module, nn.Module] = {
         conv: PackedConv2d(conv, shape)
         for conv, shape in conv_inputs(module, *inputs).items()
-        if conv.weight.dtype == torch.float32 and conv.weight.numel() >= _LEAST_WEIGHTS
+        if conv.weight.dtype == torch.float32 and conv.weight.numel() >= _MIN_WEIGHTS
     }
     replace_modules(module, packed)
     return len(packed)

@@ -66,9 +66,9 @@ def export_openvino(
     form = RawForm(model, size).eval()
     images, _ = probe(1, len(model.image_mean), size)
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    found = core().compile_model(network, "CPU", exact)([images.numpy()])
+    outputs = core().compile_model(network, "CPU", exact)([images.numpy()])
     with torch.no_grad():
-        check_raw(form(images), [torch.from_numpy(value) for value in found.values()])
+        check_raw(form(images), [torch.from_numpy(value) for value in outputs.values()])
     if samples is not None:
         network = _quantize(network, samples)
     graph, weights = Network.of(network)
@@ -107,12 +107,12 @@ def _quantize(network: Any, samples: list[Any]) -> Any:
 def _after_convolutions(network: Any) -> list[str]:
     """Names of the operations between the last convolutions of a network and its outputs."""
     names: dict[str, None] = {}
-    waiting = [port.get_node() for port in network.outputs]
-    while waiting:
-        node = waiting.pop()
+    pending = [port.get_node() for port in network.outputs]
+    while pending:
+        node = pending.pop()
         name, kind = node.get_friendly_name(), node.get_type_name()
         if name in names or kind in ("Convolution", "GroupConvolution", "Constant", "Parameter"):
             continue
         names[name] = None
-        waiting += [port.get_source_output().get_node() for port in node.inputs()]
+        pending += [port.get_source_output().get_node() for port in node.inputs()]
     return list(names)

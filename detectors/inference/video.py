@@ -19,7 +19,7 @@ class VideoReader:
 
     Raises:
         ImportError: without PyAV.
-        ValueError: for a file that is no video.
+        ValueError: for a file that is not a video.
     """
 
     def __init__(self, path: Path) -> None:

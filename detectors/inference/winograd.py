@@ -1,9 +1,9 @@
 """3x3 convolutions with less arithmetic, for inference on the CPU.
 
 Winograd's minimal filtering as Lavin & Gray have it ("Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
-arXiv 1509.09308), F(4x4, 3x3): a tile of 4 x 4 outputs costs 36 multiplications per channel in place of 144. cuDNN does
-so by itself; oneDNN, which computes torch's convolutions on the CPU, does not. The network of M2Det-320 with VGG-16
-takes 0.68 of its time so on one thread (1408 to 951 ms) and 0.81 on two (910 to 738 ms), in fp32 on AVX2.
+arXiv 1509.09308), F(4x4, 3x3): a tile of 4 x 4 outputs costs 36 multiplications per channel in place of 144. cuDNN uses
+it by itself; oneDNN, which computes torch's convolutions on the CPU, does not. The network of M2Det-320 with VGG-16
+takes 0.68 of its time with it on one thread (1408 to 951 ms) and 0.81 on two (910 to 738 ms), in fp32 on AVX2.
 """
 
 import torch
@@ -14,13 +14,13 @@ from detectors.inference.surgery import Shape, conv_inputs, replace_modules
 
 _TILE = 4  # side of a tile of outputs
 _PATCH = _TILE + 2  # side of the inputs that a tile reads
-# Where polynomials are evaluated, besides infinity. How much is lost to rounding depends on them (Barabasz et al.,
+# Points at which polynomials are evaluated, besides infinity. The rounding error depends on them (Barabasz et al.,
 # "Error Analysis and Improving the Accuracy of Winograd Convolution", arXiv 1803.10986): with the usual 0, 1, -1, 2 and
 # -2 the largest error in bfloat16 is 4 times that of these.
 _POINTS = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)
 # With fewer channels or smaller maps moving the tiles costs what the arithmetic saves.
-_LEAST_WEIGHTS = 128 * 256  # input times output channels
-_LEAST_SIDE = 20
+_MIN_WEIGHTS = 128 * 256  # input times output channels
+_MIN_SIDE = 20
 
 
 class WinogradConv2d(nn.Module):
@@ -86,8 +86,8 @@ def _powers(count: int) -> Tensor:
 def is_faster(conv: nn.Conv2d, shape: Shape) -> bool:
     """Whether a convolution has a Winograd form, and an input wide and large enough for it to be faster."""
     form = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-    wide = conv.in_channels * conv.out_channels >= _LEAST_WEIGHTS
-    return form == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and wide and min(shape[2:]) >= _LEAST_SIDE
+    wide = conv.in_channels * conv.out_channels >= _MIN_WEIGHTS
+    return form == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and wide and min(shape[2:]) >= _MIN_SIDE
 
 
 def has_fast_products(dtype: torch.dtype) -> bool:
@@ -98,7 +98,7 @@ def has_fast_products(dtype: torch.dtype) -> bool:
 
 
 def use_winograd(module: nn.Module, dtype: torch.dtype, *inputs: object) -> int:
-    """Replace the convolutions of `module(*inputs)` that are faster so on the CPU, in place; returns their number."""
+    """Replace the convolutions of `module(*inputs)` that are faster in this form, in place; returns their number."""
     if not has_fast_products(dtype):
         return 0
     new: dict[nn.Module, nn.Module] = {

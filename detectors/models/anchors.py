@@ -28,7 +28,8 @@ def default_anchor_sizes(image_side: float, num_maps: int) -> list[float]:
     """The paper's size pattern: `num_maps + 1` increasing fractions of the image side.
 
     The smallest is 0.08 up to 320 pixels, 0.06 at 512 and 0.04 from 800 on, interpolated between. The others run evenly
-    from 0.15 to 1.05; a single map gets 1.05, so that the geometric mean of its two sizes lies amid all objects.
+    from 0.15 to 1.05; a single map gets 1.05, so that the geometric mean of its two sizes lies in the middle of the
+    range of object sizes.
 
     Raises:
         ValueError: if either argument is not positive.
@@ -54,7 +55,7 @@ def _shapes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Widths and heights of a location's boxes relative to its small square, and a mask of the larger square.
 
-    In order: the square, 0 for the larger square, then a wide and a standing box for each ratio.
+    In order: the square, 0 for the larger square, then a wide and a tall box for each ratio.
     """
     wide = [math.sqrt(ratio) ** sign for ratio in ratios for sign in (1, -1)]
     widths = _row([1.0, 0.0, *wide], device, dtype)
@@ -63,7 +64,7 @@ def _shapes(
 
 
 class AnchorGenerator(Protocol):
-    """Default boxes of any kind, as `SSD` takes them: a module, or any callable with this attribute."""
+    """Generator of default boxes, as `SSD` takes it: a module, or any callable with this method."""
 
     def __call__(
         self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]], *, device: torch.device | str
@@ -82,7 +83,7 @@ class DefaultBoxes(nn.Module):
     ordered by map (finest first), row, column, shape.
 
     On a rectangular image the side that sizes refer to is the geometric mean of height and width: a box then takes the
-    same share of the image's area as on a square one, whichever way the image lies. Squares are square in pixels.
+    same share of the image's area as on a square one, in portrait and in landscape. Squares are square in pixels.
 
     Args:
         anchor_sizes: increasing fractions of the image side, one more than there are maps; None means those of
@@ -173,7 +174,7 @@ class DefaultBoxes(nn.Module):
         # Half precision cannot tell neighboring locations of a large image apart, so it comes last.
         working = torch.promote_types(dtype, torch.float32)
         shapes = {tuple(ratios): _shapes(ratios, device, working) for ratios in self.ratios(len(feature_sizes))}
-        boxes = []
+        map_boxes = []
         for index, ((rows, columns), ratios) in enumerate(zip(feature_sizes, self.ratios(len(feature_sizes)))):
             step_y, step_x = self.steps[index] if self.steps else (-(-height // rows), -(-width // columns))
             small, mean = sizes[index], math.sqrt(sizes[index] * sizes[index + 1])
@@ -183,13 +184,13 @@ class DefaultBoxes(nn.Module):
             cy = (torch.arange(rows, device=device, dtype=working) + 0.5) * (step_y / height)
             cx = (torch.arange(columns, device=device, dtype=working) + 0.5) * (step_x / width)
             grid = torch.broadcast_tensors(cx[:, None], cy[:, None, None], w, h)  # four of [rows, columns, shapes]
-            boxes.append(torch.stack(grid, dim=-1).reshape(-1, 4))
-        priors = torch.cat(boxes)
+            map_boxes.append(torch.stack(grid, dim=-1).reshape(-1, 4))
+        boxes = torch.cat(map_boxes)
         if self.clip == "sizes":
-            priors = torch.cat([priors[:, :2], priors[:, 2:].clamp(0, 1)], dim=1)
+            boxes = torch.cat([boxes[:, :2], boxes[:, 2:].clamp(0, 1)], dim=1)
         elif self.clip:
-            priors = priors.clamp(0, 1)
-        return priors.to(dtype)
+            boxes = boxes.clamp(0, 1)
+        return boxes.to(dtype)
 
     def _check(self, height: int, width: int, feature_sizes: Sequence[tuple[int, int]]) -> None:
         maps = len(feature_sizes)

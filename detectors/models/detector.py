@@ -58,7 +58,7 @@ class Detector(nn.Module):
         return boxes
 
     def forward_head(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch `(N, 3, H, W)` in 0..1 to offsets `(N, P, 4)`, class logits `(N, P, classes)` and priors `(P, 4)`."""
+        """A batch `(N, 3, H, W)` in 0..1 to offsets `(N, P, 4)`, class logits `(N, P, C)`, default boxes `(P, 4)`."""
         features = self.features(batch)
         box_regression, class_logits = self.head(features)
         return box_regression, class_logits, self.priors((batch.shape[2], batch.shape[3]), features)
@@ -79,10 +79,10 @@ class Detector(nn.Module):
         """
         check_batch(batch, len(self.image_mean), values=batch.device.type == "cpu")
         box_regression, class_logits, priors = self.forward_head(batch)
-        found: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess(
+        detections: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess(
             box_regression, self.loss.scores(class_logits), priors, sizes
         )
-        return found
+        return detections
 
     def forward(self, images: Sequence[Tensor]) -> Any:
         """Images `(3, H, W)` in 0..1 to a list of `{boxes, labels, scores}`.

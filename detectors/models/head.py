@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class SSDHead(nn.Module):
     """A 3x3 convolution for boxes and one for classes on each map, without weights shared between maps.
 
-    Raises ValueError for counts of boxes for another number of maps.
+    Raises ValueError if `boxes_per_location` does not have one count per map.
 
     Args:
         in_channels: channels of each map, finest first.
@@ -43,7 +43,7 @@ class SSDHead(nn.Module):
             raise ValueError(f"{len(in_channels)} maps need as many boxes_per_location, got {boxes_per_location}")
         self.boxes = nn.ModuleList(nn.Conv2d(c, n * 4, 3, padding=1) for c, n in zip(in_channels, counts))
         self.classes = nn.ModuleList(nn.Conv2d(c, n * num_classes, 3, padding=1) for c, n in zip(in_channels, counts))
-        # Small weights: at the start every location predicts its default boxes at the classes' prior, whatever it sees.
+        # Small weights: at the start every location predicts its default boxes and the prior class probabilities.
         for conv in (*self.boxes, *self.classes):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)

@@ -38,7 +38,7 @@ def check_class_names(names: Sequence[str] | Mapping[int, str] | None, num_class
     """Names of the labels from 1 on as a list; a mapping goes from labels to names.
 
     Raises:
-        TypeError: for a name that is no string.
+        TypeError: for a name that is not a string.
         ValueError: for names of other labels than 1 to `num_classes - 1`, or a name that two classes share.
     """
     if names is None:
@@ -225,7 +225,7 @@ def stretch(batch: Tensor, size: tuple[int, int], antialias: bool = True) -> Ten
 
 
 def image_sizes(images: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Heights and widths in pixels, `(N, 2)` int64, made without the device waiting for the host's memory."""
+    """Heights and widths in pixels, `(N, 2)` int64, without host-device synchronization."""
     sizes = torch.tensor([tuple(image.shape[-2:]) for image in images], dtype=torch.int64)
     if device.type == "cuda":
         return sizes.pin_memory().to(device, non_blocking=True)
@@ -234,9 +234,9 @@ def image_sizes(images: Sequence[Tensor], device: torch.device) -> Tensor:
 
 def pad_targets(images: Sequence[Tensor], targets: Sequence[Target], device: torch.device) -> tuple[Tensor, Tensor]:
     """Boxes as padded fractions of their images `(N, M, 4)` xyxy and labels `(N, M)`, 0 on padding rows."""
-    most = max(len(target["labels"]) for target in targets)
-    boxes = [F.pad(target["boxes"].float(), (0, 0, 0, most - len(target["boxes"]))) for target in targets]
-    labels = [F.pad(target["labels"], (0, most - len(target["labels"]))) for target in targets]
+    length = max(len(target["labels"]) for target in targets)
+    boxes = [F.pad(target["boxes"].float(), (0, 0, 0, length - len(target["boxes"]))) for target in targets]
+    labels = [F.pad(target["labels"], (0, length - len(target["labels"]))) for target in targets]
     sizes = image_sizes(images, device).float()  # [N, 2], height and width
     scale = sizes.flip(1).repeat(1, 2)[:, None]  # [N, 1, 4], width, height, width, height
     return torch.stack(boxes).to(device) / scale, torch.stack(labels).to(device)
@@ -249,9 +249,9 @@ def pad_ignored(images: Sequence[Tensor], targets: Sequence[Target], device: tor
     """
     empty = torch.zeros(0, 4, device=device)
     regions = [target.get("ignore_boxes", empty).float() for target in targets]
-    most = max(len(region) for region in regions)
-    if most == 0:
+    length = max(len(region) for region in regions)
+    if length == 0:
         return None
-    padded = [F.pad(region, (0, 0, 0, most - len(region))).to(device) for region in regions]
+    padded = [F.pad(region, (0, 0, 0, length - len(region))).to(device) for region in regions]
     scale = image_sizes(images, device).float().flip(1).repeat(1, 2)[:, None]  # [N, 1, 4]
     return torch.stack(padded) / scale

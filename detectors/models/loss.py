@@ -27,8 +27,8 @@ IGNORED = -1
 class DetectionLoss(nn.Module, ABC):
     """Base of the losses: matching, the box loss, and the number of positives by which both parts are divided.
 
-    A subclass says what class logits mean: how they are learned, turned into scores and initialized. `box_coder` must
-    be the one that decodes the predictions.
+    A subclass defines how class logits are learned, turned into scores and initialized. `box_coder` must be the one
+    that decodes the predictions.
 
     The divisor is the batch's number of positives, at least 1. `reduce_positives`, an argument and an attribute, maps
     that number (a float32 scalar) to another divisor, which is used as it is. Distributed training averages gradients
@@ -79,7 +79,7 @@ class DetectionLoss(nn.Module, ABC):
 
         `box_regression` (N, P, 4), `class_logits` (N, P, C) with background 0, `priors` (P, 4) cxcywh fractions,
         `boxes` (N, M, 4) xyxy fractions, `labels` (N, M) in 1..C-1, or 0 on padding rows. `ignored` (N, K, 4) are
-        regions such as COCO's crowds: a default box of which one covers half or more is no negative. Computed in
+        regions such as COCO's crowds: a default box of which one covers half or more is not a negative. Computed in
         float32, under autocast too, without host-device synchronization.
 
         Raises:
@@ -141,12 +141,12 @@ class MultiBoxLoss(DetectionLoss):
         return losses.where(self._mined(losses.detach(), labels), 0.0).sum()
 
     def _mined(self, losses: Tensor, labels: Tensor) -> Tensor:
-        """Mask (N, P) of the positives and the hardest negatives; of equal losses the first prior counts as harder."""
+        """Mask (N, P) of the positives and the hardest negatives, of equal losses the first."""
         num_priors = losses.shape[1]
         positive, negative = labels > 0, labels == 0
         num_positives = positive.sum(dim=1, keepdim=True)  # [N, 1]
-        wanted = (num_positives * self.negatives_per_positive).clamp(min=self.min_negatives)
-        num_negatives = torch.minimum(wanted, negative.sum(dim=1, keepdim=True))
+        num_negatives = (num_positives * self.negatives_per_positive).clamp(min=self.min_negatives)
+        num_negatives = torch.minimum(num_negatives, negative.sum(dim=1, keepdim=True))
         order = losses.masked_fill(~negative, -torch.inf).argsort(dim=1, descending=True, stable=True)
         hardest = torch.arange(num_priors, device=losses.device) < num_negatives  # by rank
         return positive | torch.zeros_like(positive).scatter(1, order, hardest)
@@ -162,7 +162,7 @@ class MultiBoxLoss(DetectionLoss):
     def initial_bias(self, num_classes: int) -> Tensor:
         """Log prior of the mined samples: 1 foreground to `negatives_per_positive` background, even over classes.
 
-        The background's bias is then where its gradient vanishes in the mean, so the first steps move no bias at once.
+        The mean gradient of the background's bias is then zero, so that the first steps do not have to move it.
         """
         bias = torch.zeros(num_classes)
         bias[0] = math.log(max(num_classes - 1, 1) * self.negatives_per_positive)
@@ -204,8 +204,8 @@ class FocalLoss(DetectionLoss):
         self.prior_probability = prior_probability
 
     def classification(self, class_logits: Tensor, labels: Tensor) -> Tensor:
-        # Autograd would keep several tensors as large as the logits. Chunks of images, computed anew in the backward
-        # pass, keep none; pointwise arithmetic is cheap.
+        # Autograd would keep several tensors as large as the logits. Chunks of images, recomputed in the backward pass,
+        # keep none; pointwise arithmetic is cheap.
         num_chunks = max(-(-class_logits.numel() // _LOGITS_PER_CHUNK), 1)
         total = torch.zeros((), device=class_logits.device)
         for logits, targets in zip(class_logits.chunk(num_chunks), labels.chunk(num_chunks)):
@@ -216,7 +216,7 @@ class FocalLoss(DetectionLoss):
         classes = torch.arange(1, logits.shape[-1], device=logits.device)
         hit = labels[..., None] == classes  # [N, P, C - 1]
         foreground = logits[..., 1:].float()
-        # With the logit's sign turned on hits, sigmoid is how wrong the score is, and softplus its cross entropy.
+        # With the logit negated on hits, its sigmoid is the error of the score and its softplus the cross entropy.
         wrong = foreground.where(~hit, -foreground)
         losses = wrong.sigmoid().pow(self.gamma) * F.softplus(wrong)
         losses = losses.where((labels != IGNORED)[..., None], 0.0)
@@ -238,14 +238,14 @@ class FocalLoss(DetectionLoss):
 
 
 def _check_shapes(box_regression: Tensor, class_logits: Tensor, priors: Tensor, boxes: Tensor, labels: Tensor) -> None:
-    given = [tuple(t.shape) for t in (box_regression, class_logits, priors, boxes, labels)]
-    if [len(shape) for shape in given] == [3, 3, 2, 3, 2]:
+    shapes = [tuple(t.shape) for t in (box_regression, class_logits, priors, boxes, labels)]
+    if [len(shape) for shape in shapes] == [3, 3, 2, 3, 2]:
         images, num_priors = class_logits.shape[:2]
         num_boxes = labels.shape[1]
         expected = [(images, num_priors, 4), (num_priors, 4), (images, num_boxes, 4), (images, num_boxes)]
-        if given[:1] + given[2:] == expected and class_logits.shape[2] >= 2:
+        if shapes[:1] + shapes[2:] == expected and class_logits.shape[2] >= 2:
             return
     raise ValueError(
         "expected box_regression (N, P, 4), class_logits (N, P, 2 or more), priors (P, 4), boxes (N, M, 4) and "
-        f"labels (N, M), got {', '.join(map(str, given))}"
+        f"labels (N, M), got {', '.join(map(str, shapes))}"
     )

@@ -30,5 +30,5 @@ class M2Det(SSD):
 
     def __init__(self, pyramid: FeaturePyramid, num_classes: int, **kwargs: Any) -> None:
         if not isinstance(pyramid.neck, MLFPN):
-            raise TypeError(f"M2Det stands on an MLFPN: got a {type(pyramid.neck).__name__}; use SSD for other necks")
+            raise TypeError(f"M2Det needs an MLFPN: got a {type(pyramid.neck).__name__}; use SSD for other necks")
         super().__init__(pyramid, num_classes, **kwargs)

@@ -1,7 +1,7 @@
-"""Methods of a detector whose code stands above the models: deployment, saving and loading.
+"""Methods of a detector that are implemented outside of `models`: deployment, saving and loading.
 
-Users look for `deploy`, `save_pretrained` and `from_pretrained` on the detector. A model imports nothing that stands
-above it, so these methods call functions that `detectors/__init__.py` hands down.
+Users look for `deploy`, `save_pretrained` and `from_pretrained` on the detector. Models import nothing from the
+packages above them, so these methods call functions that `detectors/__init__.py` passes to `implement`.
 """
 
 import os
@@ -23,18 +23,18 @@ class DetectorMethods(  # type: ignore[call-arg]
 ):
     """`deploy`, `save_pretrained`, `from_pretrained` and `push_to_hub` of a detector.
 
-    `config` holds the arguments of `create_detector` that built the detector; one put together by hand has none, and
-    can be saved by its state dict only.
+    `config` holds the arguments of `create_detector` that built the detector; one assembled by hand has none and can
+    only be saved as a state dict.
     """
 
     config: dict[str, Any] | None = None
 
-    _deployed: ClassVar[Callable[..., Detector]]
-    _described: ClassVar[Callable[..., dict[str, Any]]]
-    _written: ClassVar[Callable[..., None]]
-    _opened: ClassVar[Callable[..., Any]]
-    _carded: ClassVar[Callable[..., ModelCard]]
-    _pictured: ClassVar[Callable[..., None]]
+    _deploy: ClassVar[Callable[..., Detector]]
+    _describe: ClassVar[Callable[..., dict[str, Any]]]
+    _write: ClassVar[Callable[..., None]]
+    _open: ClassVar[Callable[..., Any]]
+    _make_card: ClassVar[Callable[..., ModelCard]]
+    _copy_picture: ClassVar[Callable[..., None]]
 
     @classmethod
     def implement(
@@ -47,10 +47,10 @@ class DetectorMethods(  # type: ignore[call-arg]
         card: Callable[..., ModelCard],
         picture: Callable[..., None],
     ) -> None:
-        """Hand down the functions that the methods call."""
-        cls._deployed, cls._described = staticmethod(deploy), staticmethod(describe)
-        cls._written, cls._opened = staticmethod(write), staticmethod(open)
-        cls._carded, cls._pictured = staticmethod(card), staticmethod(picture)
+        """Set the functions that the methods call."""
+        cls._deploy, cls._describe = staticmethod(deploy), staticmethod(describe)
+        cls._write, cls._open = staticmethod(write), staticmethod(open)
+        cls._make_card, cls._copy_picture = staticmethod(card), staticmethod(picture)
 
     def deploy(
         self,
@@ -72,7 +72,7 @@ class DetectorMethods(  # type: ignore[call-arg]
         Raises:
             ValueError: for another engine, an argument of the other one, or another dtype.
         """
-        return self._deployed(self, engine=engine, dtype=dtype, compile=compile, network=network)
+        return self._deploy(self, engine=engine, dtype=dtype, compile=compile, network=network)
 
     def save_pretrained(
         self, save_directory: str | Path, *, model_card_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
@@ -87,13 +87,12 @@ class DetectorMethods(  # type: ignore[call-arg]
 
         Raises:
             FileNotFoundError: if the card's picture, report or run is missing.
-            ValueError: for a detector that no config can rebuild, or a report of other classes; says what stands
-                against it.
+            ValueError: for a detector that no config can rebuild, or a report of other classes; says why.
         """
         about = dict(model_card_kwargs or {})
-        self._described(self)  # refuses before the folder is touched, as the card does
-        self._carded(self, **about)
-        self._pictured(save_directory, about.get("picture"), about.get("run"))
+        self._describe(self)  # raises before the folder is touched, as the card does
+        self._make_card(self, **about)
+        self._copy_picture(save_directory, about.get("picture"), about.get("run"))
         url: str | None = super().save_pretrained(save_directory, model_card_kwargs=about, **kwargs)
         return url
 
@@ -111,10 +110,10 @@ class DetectorMethods(  # type: ignore[call-arg]
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card that the mixin writes; see `detectors.card.model_card`."""
-        return self._carded(self, **kwargs)
+        return self._make_card(self, **kwargs)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        self._written(self, save_directory)
+        self._write(self, save_directory)
 
     @classmethod
     def from_pretrained(cls: type[T], pretrained_model_name_or_path: str | Path, **kwargs: Any) -> T:
@@ -131,5 +130,5 @@ class DetectorMethods(  # type: ignore[call-arg]
                 saved with it.
             ValueError: if the config or the weights are damaged.
         """
-        detector: T = cls._opened(pretrained_model_name_or_path, cls, **kwargs)
+        detector: T = cls._open(pretrained_model_name_or_path, cls, **kwargs)
         return detector

@@ -1,4 +1,4 @@
-"""Post-processing: head outputs to boxes, by score threshold, best candidates per class, NMS and best of the image.
+"""Post-processing of head outputs: score threshold, top candidates per class, NMS, top detections per image.
 
 SSD (arXiv 1512.02325), Sec. 2.1 "Inference", with soft-NMS as in M2Det (arXiv 1811.04533), Sec. 4.2.
 """
@@ -18,10 +18,11 @@ _DEFAULT_IOU_THRESHOLDS = {"linear": 0.3, "gaussian": 0.3, "hard": 0.45}
 class PostProcess(nn.Module):
     """Turns head outputs into detections of a fixed number, for eager mode, `torch.compile`, `torch.export` and ONNX.
 
-    Every class keeps its best `candidates_per_class` priors scoring above `score_threshold`; the others are left out
-    without a warning. `nms` then lowers or removes overlapping ones (`detectors.ops.nms`), and the best `max_per_image`
-    over all classes stay, at most `max_per_class` of one class (None: no such limit). Candidates whose score or box is
-    NaN are dropped. Overlaps are computed in float32 whatever the input's dtype, without host-device synchronization.
+    Every class keeps its best `candidates_per_class` default boxes scoring above `score_threshold`; the others are left
+    out without a warning. `nms` then lowers or removes overlapping ones (`detectors.ops.nms`), and the best
+    `max_per_image` over all classes stay, at most `max_per_class` of one class (None: no such limit). Candidates whose
+    score or box is NaN are dropped. Overlaps are computed in float32 whatever the input's dtype, without host-device
+    synchronization.
 
     `iou_threshold` defaults to 0.3 for soft-NMS and 0.45 for hard. `extra_pixel=True` measures boxes as the authors'
     2019 code does, one pixel wider and higher. `clip` cuts boxes off at the image's border.
@@ -156,8 +157,8 @@ def as_detections(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor) 
 
     Waits for the device once, to read how many detections each image has.
 
-    >>> found = as_detections(torch.zeros(1, 3, 4), torch.zeros(1, 3), torch.ones(1, 3).long(), torch.tensor([2]))
-    >>> found[0]["labels"].tolist()
+    >>> detections = as_detections(torch.zeros(1, 3, 4), torch.zeros(1, 3), torch.ones(1, 3).long(), torch.tensor([2]))
+    >>> detections[0]["labels"].tolist()
     [1, 1]
     """
     return [

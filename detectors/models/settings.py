@@ -24,32 +24,30 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     >>> parse_settings(["neck.num_levels=4", "postprocess.nms=hard", "anchor_sizes=[0.1,0.3,0.9]"])
     {'neck_kwargs': {'num_levels': 4}, 'postprocess_kwargs': {'nms': 'hard'}, 'anchor_sizes': [0.1, 0.3, 0.9]}
     """
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        part, dot, own = name.rpartition(".")
-        if not equals or not value or not own:
+        part, dot, key = name.rpartition(".")
+        if not equals or not value or not key:
             raise InputError(f"a setting is NAME=JSON or PART.NAME=JSON, such as neck.num_levels=2: got {text!r}")
         if dot and part not in PARTS:
-            raise InputError(
-                f"{text!r} is for no part of a detector: expected one of {', '.join(PARTS)} before the dot"
-            )
-        place = found.setdefault(f"{part}_kwargs", {}) if dot else found
-        if not isinstance(place, dict):
-            raise InputError(f"{part}_kwargs has a list of mappings, so {name} has no place: give it in the list")
-        if own in place:
+            raise InputError(f"{text!r} names no part of a detector: expected one of {', '.join(PARTS)} before the dot")
+        target = settings.setdefault(f"{part}_kwargs", {}) if dot else settings
+        if not isinstance(target, dict):
+            raise InputError(f"{part}_kwargs has a list of mappings, so {name} cannot be set alone: put it in the list")
+        if key in target:
             raise InputError(f"the setting {name} is given twice")
         try:
-            place[own] = json.loads(value)
+            target[key] = json.loads(value)
         except ValueError:
             if value[0] in '[{"':
-                raise InputError(f"the value of {name} is no JSON: {value}") from None
-            place[own] = value
-    return found
+                raise InputError(f"the value of {name} is not valid JSON: {value}") from None
+            target[key] = value
+    return settings
 
 
 def format_settings(settings: Mapping[str, Any]) -> list[str]:
-    """Texts from which `parse_settings` makes the same settings.
+    """Settings as texts that `parse_settings` reads back.
 
     >>> format_settings({"neck": "fpn", "neck_kwargs": {"out_channels": 64}})
     ['neck="fpn"', 'neck.out_channels=64']
@@ -58,8 +56,8 @@ def format_settings(settings: Mapping[str, Any]) -> list[str]:
     for name, value in settings.items():
         part = name.removesuffix("_kwargs")
         split = part != name and isinstance(value, Mapping)  # several necks have a list of mappings
-        own = {f"{part}.{key}": x for key, x in value.items()} if split else {name: value}
-        texts += [f"{key}={json.dumps(x)}" for key, x in own.items()]
+        flat = {f"{part}.{key}": x for key, x in value.items()} if split else {name: value}
+        texts += [f"{key}={json.dumps(x)}" for key, x in flat.items()]
     return texts
 
 

@@ -30,7 +30,7 @@ from pyramids import FeaturePyramid
 
 
 def _check_parts(anchors: object, head: object, loss: object) -> None:
-    counts = head is not None or hasattr(anchors, "boxes_per_location")  # a head of one's own knows the number itself
+    counts = head is not None or hasattr(anchors, "boxes_per_location")  # a custom head knows the number itself
     if anchors is not None and (isinstance(anchors, type) or not callable(anchors) or not counts):
         raise TypeError(f"anchors is a generator of default boxes, such as DefaultBoxes(): got {anchors!r}")
     if head is not None and not isinstance(head, nn.Module):
@@ -125,7 +125,7 @@ class SSD(Detector, DetectorMethods):
         self.register_buffer("image_mean", torch.tensor(image_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(image_std).view(-1, 1, 1), persistent=False)
         if self.image_size is not None:
-            # Nothing depends on these, but what does not fit is said here rather than at the first image.
+            # Computed only to raise here, rather than at the first image, where they do not fit.
             self.anchors(self.image_size, pyramid.output_sizes(self.image_size), device=torch.device("meta"))
 
     def forward(

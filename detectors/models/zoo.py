@@ -1,4 +1,4 @@
-"""Named detectors: `create_detector` as `timm.create_model` reads."""
+"""Detectors by name: `create_detector`, after the manner of `timm.create_model`."""
 
 import difflib
 import json
@@ -129,8 +129,8 @@ def create_detector(
 
     Raises:
         ValueError: for an unknown name, backbone, neck or loss; suggests the nearest.
-        TypeError: for a setting that nothing takes, or that a part given as a module leaves no place for. For an M2Det
-            on another neck.
+        TypeError: for an unknown setting, for a setting of a part that is passed as a module, and for an M2Det on
+            another neck.
 
     >>> from detectors import create_detector
     >>> small = {"num_levels": 2, "channels": 32}
@@ -145,22 +145,22 @@ def create_detector(
         "postprocess_kwargs": postprocess_kwargs or {},
     }
     settings = preset(name)
-    for part, own in parts.items():
+    for part, args in parts.items():
         kind = part.removesuffix("_kwargs")
         replaced = kind in detector_settings and detector_settings[kind] != settings.get(kind)
-        if isinstance(own, Mapping):
-            settings[part] = dict(own) if replaced else {**settings.get(part, {}), **own}
-        elif part == "neck_kwargs" and isinstance(own, (list, tuple)) and all(isinstance(x, Mapping) for x in own):
-            settings[part] = [dict(each) for each in own]
+        if isinstance(args, Mapping):
+            settings[part] = dict(args) if replaced else {**settings.get(part, {}), **args}
+        elif part == "neck_kwargs" and isinstance(args, (list, tuple)) and all(isinstance(x, Mapping) for x in args):
+            settings[part] = [dict(each) for each in args]
         else:
-            raise SettingsError(f"{part} is a mapping of arguments: got {own!r}")
+            raise SettingsError(f"{part} is a mapping of arguments: got {args!r}")
     settings |= detector_settings
     _check_unused(detector_settings, parts)
     unknown = sorted(settings.keys() - _SETTINGS - parts.keys())
     if unknown:
         raise SettingsError(
-            f"{unknown} are no settings of a detector: expected any of {sorted(_SETTINGS)}; arguments of a part belong "
-            f"in {', '.join(parts)} (on the command line neck.NAME=VALUE)"
+            f"{unknown} are not settings of a detector: expected any of {sorted(_SETTINGS)}; arguments of a part "
+            f"belong in {', '.join(parts)} (on the command line neck.NAME=VALUE)"
         )
     if settings.get("backbone") is None:
         raise InputError(f"{name!r} takes any backbone: name one, as in create_detector({name!r}, backbone='resnet50')")
@@ -169,7 +169,7 @@ def create_detector(
     config = {"name": generic, "num_classes": model.num_classes, **settings, "class_names": model.class_names}
     try:
         model.config = json.loads(as_json(config))
-    except TypeError:  # a module, class or function among the settings: there is no JSON for it, and no saving
+    except TypeError:  # a module, class or function among the settings: JSON has none of them, so it cannot be saved
         model.config = None
     return model
 
@@ -181,23 +181,23 @@ _SETTINGS = {
 }
 
 
-_OF_DEFAULT_BOXES = ("anchor_sizes", "aspect_ratios", "anchor_steps", "anchor_clip")
+_ANCHOR_SETTINGS = ("anchor_sizes", "aspect_ratios", "anchor_steps", "anchor_clip")
 
 
 def _check_unused(settings: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    """Refuse settings of a part that is given as a module, which has its own.
+    """Refuse settings of a part that is passed as a module and has its own.
 
     Raises:
         TypeError: names them.
     """
-    given = {name for name, value in settings.items() if value is not None}
-    if "anchors" in given and (unused := sorted(given.intersection(_OF_DEFAULT_BOXES))):
+    passed = {name for name, value in settings.items() if value is not None}
+    if "anchors" in passed and (unused := sorted(passed.intersection(_ANCHOR_SETTINGS))):
         raise SettingsError(f"the anchors are built already and take no settings: got {unused}")
     if isinstance(settings.get("loss"), DetectionLoss):
-        unused = [*sorted(parts["loss_kwargs"]), *sorted(given & {"box_variances"})]
+        unused = [*sorted(parts["loss_kwargs"]), *sorted(passed & {"box_variances"})]
         if unused:
             raise SettingsError(f"the loss is built already and takes no arguments: got {unused}")
-    if "box_variances" in given and "box_coder" in parts["loss_kwargs"]:
+    if "box_variances" in passed and "box_coder" in parts["loss_kwargs"]:
         raise SettingsError("box_variances are those of the loss's box coder: give them or loss_kwargs' box_coder")
 
 
@@ -230,11 +230,9 @@ def _build(
     box_variances: tuple[float, float] = (0.1, 0.2),
     frozen_batch_norm: bool = False,
 ) -> SSD:
-    kind = M2Det if _is_mlfpn(neck) else SSD
-    if name.startswith("m2det") and kind is not M2Det:
-        raise SettingsError(
-            f"{name!r} stands on an MLFPN: got neck={neck!r}; create_detector('ssd', ...) takes any neck"
-        )
+    detector_class = M2Det if _is_mlfpn(neck) else SSD
+    if name.startswith("m2det") and detector_class is not M2Det:
+        raise SettingsError(f"{name!r} needs an MLFPN: got neck={neck!r}; create_detector('ssd', ...) takes any neck")
     if isinstance(loss, str):
         if loss not in LOSSES:
             raise InputError(f"loss is one of {sorted(LOSSES)} or a DetectionLoss: got {loss!r}")
@@ -262,7 +260,7 @@ def _build(
     mean, std = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if cfg is None else (cfg.mean, cfg.std)
     if channels != 3:  # timm sums or repeats the weights of RGB; their mean statistics fit each channel best
         mean, std = ([sum(values) / len(values)] * int(channels) for values in (mean, std))
-    model = kind(
+    model = detector_class(
         pyramid,
         num_classes,
         image_size=size,
@@ -280,12 +278,12 @@ def _build(
 
 
 def _is_mlfpn(neck: Any) -> bool:
-    known = neck_class(neck) if isinstance(neck, str) else neck if isinstance(neck, type) else type(neck)
-    return issubclass(known, MLFPN)
+    kind = neck_class(neck) if isinstance(neck, str) else neck if isinstance(neck, type) else type(neck)
+    return issubclass(kind, MLFPN)
 
 
 def freeze_batch_norm(model: SSD) -> SSD:
     """Replace every batch norm of a detector by its frozen form, which keeps its statistics and weights in training."""
     frozen: nn.Module = freeze_batch_norm_2d(model)
-    assert isinstance(frozen, SSD)  # a detector is no batch norm itself
+    assert isinstance(frozen, SSD)  # a detector is not itself a batch norm
     return frozen

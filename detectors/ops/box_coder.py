@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-# A box at most 62.5 times its prior: untrained or diverging offsets must not overflow exp().
+# A box is at most 62.5 times its default box: untrained or diverging offsets must not overflow exp().
 _MAX_LOG_RATIO = math.log(1000 / 16)
 
 
@@ -48,8 +48,8 @@ class BoxCoder:
     def decode(self, offsets: Tensor, priors: Tensor) -> Tensor:
         """Boxes (..., P, 4) in xyxy of `offsets` (..., P, 4) from `priors` (P, 4) in cxcywh, both as fractions.
 
-        Not clipped to the image. Sides end at 62.5 times the prior's. The result has the wider dtype of the two, so
-        half-precision offsets from float32 priors give float32 boxes.
+        Not clipped to the image. A side is at most 62.5 times the default box's. The result has the wider dtype of the
+        two, so half-precision offsets from float32 default boxes give float32 boxes.
         """
         center_variance, size_variance = self.variances
         center = priors[..., :2] + offsets[..., :2] * center_variance * priors[..., 2:]

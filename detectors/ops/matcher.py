@@ -25,7 +25,7 @@ class Matches(NamedTuple):
 
 
 def _overlaps(priors: Tensor, boxes: Tensor) -> Tensor:
-    """IoU (N, P, M) of priors (P, 4) and boxes (N, M, 4), both xyxy; 0 where both are empty."""
+    """IoU (N, P, M) of `priors` (P, 4) and `boxes` (N, M, 4), both xyxy; 0 where both are empty."""
     px1, py1, px2, py2 = priors[:, :, None].unbind(1)  # [P, 1]
     bx1, by1, bx2, by2 = boxes[:, None].unbind(-1)  # [N, 1, M]
     # In place where possible: these are the largest tensors of a training step.
@@ -56,9 +56,8 @@ def covered_by(priors: Tensor, regions: Tensor, *, threshold: float = 0.5) -> Te
     covered = torch.zeros(regions.shape[0], len(priors), dtype=torch.bool, device=priors.device)
     for region in regions.float().unbind(1):  # few; together they would be a tensor (N, P, K)
         shared = torch.minimum(corners[:, 2:], region[:, None, 2:]) - torch.maximum(corners[:, :2], region[:, None, :2])
-        covered |= (shared.clamp(min=0).prod(dim=-1) >= threshold * areas) & (region[:, 2:] > region[:, :2]).all(1)[
-            :, None
-        ]
+        is_region = (region[:, 2:] > region[:, :2]).all(dim=1, keepdim=True)  # and not padding
+        covered |= is_region & (shared.clamp(min=0).prod(dim=-1) >= threshold * areas)
     return covered
 
 
@@ -71,15 +70,14 @@ def match_boxes(priors: Tensor, boxes: Tensor, labels: Tensor, *, iou_threshold:
     later wins. On equal overlaps the first counts. A box that overlaps no default box at all is left out.
 
     `priors` (P, 4) are cxcywh; `boxes` (N, M, 4) are xyxy, in the same units; `labels` (N, M) from 1, with 0 on padding
-    rows, which are ignored wherever they stand. M may be 0. Deterministic, and without
-    host-device synchronization.
+    rows, which are ignored wherever they stand. M may be 0. Deterministic, without host-device synchronization.
 
     >>> priors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
     >>> boxes = torch.tensor([[[0.5, 0.5, 0.9, 0.8], [0.0, 0.0, 0.0, 0.0]]])
     >>> match_boxes(priors, boxes, torch.tensor([[5, 0]])).labels
     tensor([[0, 5]])
     """
-    # One more padding row, so that an image, or a batch, without boxes is no special case.
+    # One more padding row, so that an image, or a batch, without boxes is not a special case.
     labels = F.pad(labels, (0, 1))
     boxes = F.pad(boxes.float(), (0, 0, 0, 1))
     real = labels > 0

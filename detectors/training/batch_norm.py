@@ -1,8 +1,8 @@
 """Running statistics of batch norms in short runs.
 
 Statistics start at a mean of 0 and a variance of 1. At the usual momentum a thousandth of that is left after 64 steps,
-which is much beside the variances behind small weights; at 0.01, the momentum of M2Det's released code and of
-EfficientDet, half of it. A detector that has learned well then evaluates badly, or to nothing.
+which is large compared to the variances behind small weights; at 0.01, the momentum of M2Det's released code and of
+EfficientDet, half of it. A detector that has learned well then has a low AP, or none.
 """
 
 import logging
@@ -74,7 +74,7 @@ def quicken_batch_norms(model: nn.Module, steps: int) -> int:
         norm.momentum = DEFAULT_MOMENTUM
     if slow:
         LOGGER.warning(
-            "%d batch norms take their statistics at a momentum of %g: %d steps are too few for their own",
+            "the momentum of %d batch norms is raised to %g: %d steps are too few for their own",
             *(len(slow), DEFAULT_MOMENTUM, steps),
         )
     return len(slow)

@@ -18,7 +18,7 @@ MANIFEST, STATE, WEIGHTS = "checkpoint.json", "state.safetensors", "model.safete
 
 
 class DamagedCheckpoint(InputError):
-    """A checkpoint is not what was written."""
+    """A checkpoint differs from what was written."""
 
 
 class Checkpoints:
@@ -33,7 +33,7 @@ class Checkpoints:
         self.previous = folder / "previous"
 
     def exist(self) -> bool:
-        """Whether there is any, whole or not."""
+        """Whether there is any, intact or not."""
         return self.last.exists() or self.previous.exists()
 
     def save(self, write_model: Callable[[Path], None], state: Mapping[str, Tensor], position: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: there is none.
-            DamagedCheckpoint: it is damaged; says whether the one before is whole.
+            DamagedCheckpoint: it is damaged; says whether the one before is intact.
         """
         from safetensors.torch import load_file
 
@@ -83,13 +83,13 @@ class Checkpoints:
             raise FileNotFoundError(f"there is no checkpoint in {folder.parent}: nothing to resume")
         fault = fault_of(folder)
         if fault:
-            offer = "there is no whole one before it"
+            offer = "there is no intact one before it"
             if folder == self.last and self.previous.exists() and not fault_of(self.previous):
                 step = _manifest(self.previous)["position"].get("step")
-                offer = f"the one before it (step {step}) is whole: resume with --resume --previous"
+                offer = f"the one before it (step {step}) is intact: resume with --resume --previous"
             raise DamagedCheckpoint(f"the checkpoint {folder} is damaged: {fault}; {offer}")
         if folder == self.previous and self.last.exists():
-            shutil.rmtree(self.last)  # else the next save would put it in the place of the whole one
+            shutil.rmtree(self.last)  # else the next save would put it in the place of the intact one
         return folder, load_file(folder / STATE), _manifest(folder)["position"]
 
 
@@ -103,13 +103,13 @@ def write_beside(folder: Path, write: Callable[[Path], None]) -> Path:
         for path in (*partial.iterdir(), partial):
             _sync(path)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)  # of a full disk above all
+        shutil.rmtree(partial, ignore_errors=True)  # above all where the disk is full
         raise
     return partial
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder anew and put it in the place of the old one."""
+    """Write a new folder and put it in the place of the old one."""
     partial = write_beside(folder, write)
     old = folder.with_name(f"{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -168,8 +168,8 @@ def disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        whole = next((f for f in (checkpoints.last, checkpoints.previous) if f.exists() and not fault_of(f)), None)
-        kept = f"the checkpoint {whole} is whole" if whole else "there is no checkpoint yet"
+        intact = next((f for f in (checkpoints.last, checkpoints.previous) if f.exists() and not fault_of(f)), None)
+        kept = f"the checkpoint {intact} is intact" if intact else "there is no checkpoint yet"
         raise TrainingStopped(
             f"the disk of {checkpoints.last.parent} is full ({error}); {kept}. Make room, then go on with --resume"
         ) from error

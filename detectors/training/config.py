@@ -1,4 +1,4 @@
-"""All that decides how a detector is trained, as one flat record that a run folder keeps."""
+"""Options of a training run: one flat record, which is saved in the run folder."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from detectors.errors import InputError
 from detectors.models.settings import parse_settings
 
-# What a run may be resumed with although it began otherwise: nothing that changes the result.
+# Options that may change when a run is resumed: none of them changes the result.
 FREE_ON_RESUME = frozenset(
     {
         *("output", "workers", "device", "log_steps", "checkpoint_minutes", "max_skipped", "eval_batch_size", "data"),
@@ -18,16 +18,15 @@ FREE_ON_RESUME = frozenset(
     }
 )
 
-# Values of options that are not given, for data sets of fewer images than the limit and for others. Small ones get
-# smaller batches, that is more steps, and no shrunken pictures, which help on long schedules only. Any option may stand
-# here.
+# Defaults that depend on the number of training images: below the limit, and from it on. Small data sets get smaller
+# batches, that is more steps, and no shrunken pictures, which help on long schedules only. Any option may stand here.
 SMALL_DATA = 1000
 _FOR_SMALL_DATA: dict[str, Any] = {"batch_size": 8, "zoom_out": False}
 _FOR_LARGE_DATA: dict[str, Any] = {"batch_size": 32}
-# Learning rate for a batch of 32, how it goes with the batch (Adam's with its root: Malladi et al. 2022, arXiv
-# 2205.10287), and share of the steps over which it rises. SGD's is ten times the paper's, which is for 150 epochs:
-# after 128 steps of 16 synthetic pictures of 160 px the small preset has AP50 0.83, 0.85, 0.85, 0.84 with 0.01, 0.02,
-# 0.04, 0.1.
+# Learning rate for a batch of 32, the power of the batch size by which it scales (the square root for Adam: Malladi et
+# al. 2022, arXiv 2205.10287), and share of the steps over which it rises. SGD's is ten times the paper's, which is for
+# 150 epochs: after 128 steps of 16 synthetic pictures of 160 px the small preset has AP50 0.83, 0.85, 0.85, 0.84 with
+# 0.01, 0.02, 0.04, 0.1.
 _LR = {"adamw": 1.4e-3, "sgd": 2e-2}
 _LR_POWER = {"adamw": 0.5, "sgd": 1.0}
 _WARM_UP = {"adamw": 1 / 30, "sgd": 1 / 10}
@@ -49,7 +48,7 @@ class TrainConfig:
     output: Path | None = None
     """Run folder to write."""
     format: Literal["coco", "voc", "yolo"] | None = None
-    """Layout of the data; found by its shape if not given."""
+    """Layout of the data; detected if not given."""
     train_split: str = "train"
     """Split to learn from."""
     val_split: str | None = None
@@ -57,13 +56,13 @@ class TrainConfig:
     val_fraction: float | None = None
     """Share of the training images to set aside and evaluate on, where the data has one split only."""
     split_seed: int = 0
-    """Of the choice of those images."""
+    """Seed of the choice of those images."""
     drop_empty_classes: bool = False
     """Leave out classes that no box of the training split has."""
     merge_classes: bool = False
     """Make categories of one name one class instead of refusing them."""
     cache: bool = True
-    """Do not decode again pictures that were decoded before and have not changed since."""
+    """Skip the decoding of pictures that were checked before and have not changed since."""
     strict: bool = False
     """Refuse data with any error instead of dropping what is bad."""
 
@@ -88,54 +87,54 @@ class TrainConfig:
     it is installed and fits the backbone. The run's config says which it was."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Fused where the device has it."""
+    """Optimizer, fused where the device has it."""
     lr: float | None = None
     """Peak learning rate, taken as it is. If not given: for a batch of 32 2e-2 with SGD and 1.4e-3 with
     AdamW; SGD's is in proportion to the batch, AdamW's to its square root."""
     weight_decay: float | None = None
-    """Of all weights but norms and biases. If not given: 5e-4 (SGD) or 0.05 (AdamW)."""
+    """Weight decay of all weights but norms and biases. If not given: 5e-4 (SGD) or 0.05 (AdamW)."""
     warm_up: float | None = None
     """Share of all steps over which the learning rate rises to its peak; if not given a thirtieth, as in the
     paper, and a tenth with SGD."""
     schedule: Literal["cosine", "paper"] = "cosine"
-    """After warm-up. The paper's falls tenfold at 3/5 and 4/5 of the epochs (90 and 120 of 150)."""
+    """Schedule after warm-up. The paper's falls tenfold at 3/5 and 4/5 of the epochs (90 and 120 of 150)."""
     clip_norm: float = 10.0
     """Largest norm of the gradient; 0 for no limit."""
     ema: float = 0.999
     """Decay of the moving average of weights, which is what is evaluated and saved; 0 for none."""
     batch_norm: Literal["batch", "sync", "frozen"] = "batch"
-    """Statistics of each process's images, of all processes' (CUDA only), or frozen."""
+    """Statistics of each process's images, of those of all processes (CUDA only), or frozen."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Of the forward pass; bf16 on CUDA GPUs that have it, fp32 otherwise, if not given."""
+    """Precision of the forward pass; if not given, bf16 on CUDA GPUs that have it, else fp32."""
     channels_last: bool = True
     """Memory format of convolutions."""
     compile: bool = False
     """Compile backbone, neck and head with `torch.compile`."""
     checkpoint_activations: bool = False
-    """Compute activations anew in the backward pass, to save memory."""
+    """Recompute activations in the backward pass, to save memory."""
 
     augment: bool = True
-    """Off: pictures are only stretched, whatever the four switches say."""
+    """Augment pictures; off, they are only stretched, whatever the next four options say."""
     photometric: bool = True
     """Distort colors."""
     zoom_out: bool = True
     """Shrink pictures onto a larger canvas. Off for less than 1,000 training images unless it is given."""
     iou_crop: bool = True
-    """Crop with a least overlap."""
+    """Crop with a minimum overlap with a box, as SSD does."""
     flip: bool = True
     """Flip left to right."""
 
     seed: int = 0
-    """Of weights, order and augmentation."""
+    """Seed of weights, order and augmentation."""
     device: Literal["cpu", "cuda"] | None = None
-    """CUDA where there is one, if not given."""
+    """Where to run; a CUDA GPU if there is one, if not given."""
     workers: int | None = None
     """Processes that load images for each training process; 0 loads in that one. As many as cores, at most 16, if not
     given."""
     eval_every: int | None = None
     """Epochs between evaluations; about twenty evaluations per run if not given. The last epoch is always evaluated."""
     eval_batch_size: int = 16
-    """Images at once in an evaluation, each process."""
+    """Images per batch in an evaluation, in each process."""
     max_detections: int = 100
     """Detections per image that count for AP, as in COCO, and that the detector gives at least. Raise it for data with
     more objects per image."""
@@ -144,7 +143,7 @@ class TrainConfig:
     log_steps: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_minutes: float = 10.0
-    """Between checkpoints inside an epoch; there is one after every epoch anyway."""
+    """Minutes between checkpoints within an epoch; one is written after every epoch anyway."""
     max_skipped: int = 20
     """Stop after this many steps in a row without a finite loss and gradient."""
 
@@ -197,24 +196,26 @@ class TrainConfig:
         Raises:
             ValueError: for a setting that is not NAME=JSON or PART.NAME=JSON, or that is given twice.
         """
-        found = parse_settings(self.settings)
+        settings = parse_settings(self.settings)
         options = {
             "backbone": self.backbone,
             "image_size": self.image_size,
             "frozen_batch_norm": True if self.batch_norm == "frozen" else None,
         }
         for name, option in options.items():
-            if option is not None and name in found:
-                raise InputError(f"{name} is given twice, as {option!r} and in --settings as {found[name]!r}: give one")
+            if option is not None and name in settings:
+                raise InputError(
+                    f"{name} is given twice, as {option!r} and in --settings as {settings[name]!r}: give one"
+                )
             if option is not None:
-                found[name] = option
-        return found
+                settings[name] = option
+        return settings
 
     def resolved(self, images: int, names: Collection[str] | None = None) -> tuple["TrainConfig", str]:
-        """This configuration with a value for all that depends on the data set's size, and what was chosen, in words.
+        """This configuration with all defaults that depend on the data set's size, and a text of what was chosen.
 
-        Options of these `names` (default: those that are not at their defaults) are given and stay. The device, the
-        precision and the number of loader processes are no part of it: they are chosen anew on each machine.
+        Options of these `names` (None: those that are not at their defaults) stay as they are. The device, the
+        precision and the number of loader processes are not part of it: they are chosen on each machine.
         """
         fixed = set_options(self, names)
         defaults = _FOR_SMALL_DATA if images < SMALL_DATA else _FOR_LARGE_DATA
@@ -250,7 +251,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is no JSON of known options.
+        ValueError: if it is not valid JSON of known options.
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no {file}: a run folder has a config.json")
@@ -258,7 +259,7 @@ def read_config(file: Path) -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))["train"]
         unknown = sorted(set(values) - {f.name for f in dataclasses.fields(TrainConfig)})
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is no config of a training run: {error!r}") from None
+        raise InputError(f"{file} is not a config of a training run: {error!r}") from None
     if unknown:
         raise InputError(f"{file} has unknown options: {', '.join(unknown)}")
     for name in ("data", "output"):

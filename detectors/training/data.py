@@ -1,4 +1,4 @@
-"""From a data folder to batches on the device, dealt out to the processes of a run."""
+"""Batches of a data folder on the device, distributed over the processes of a run."""
 
 import hashlib
 import logging
@@ -39,9 +39,9 @@ def any_process(wish: bool, device: torch.device) -> bool:
     """Logical or of a flag over all processes; a collective call."""
     if not is_distributed():
         return wish
-    answer = torch.tensor(float(wish), device=device)
-    dist.all_reduce(answer, dist.ReduceOp.MAX)
-    return bool(answer)
+    result = torch.tensor(float(wish), device=device)
+    dist.all_reduce(result, dist.ReduceOp.MAX)
+    return bool(result)
 
 
 def from_first_process(make: Callable[[], T]) -> T:
@@ -62,7 +62,7 @@ def from_first_process(make: Callable[[], T]) -> T:
 
 
 def open_datasets(config: TrainConfig, channels: Channels = 3) -> tuple[DetectionDataset, DetectionDataset | None]:
-    """The split to learn from and the one to evaluate on, if the folder has one; both without transforms of size.
+    """The split to train on, without transforms, and the one to evaluate on, if the folder has one.
 
     Pictures have as many channels as the detector takes. One process reads and checks the data for all.
 
@@ -79,9 +79,9 @@ def _open_datasets(config: TrainConfig, channels: Channels) -> tuple[DetectionDa
     train = load(config.train_split, seed=config.seed, drop_empty=config.drop_empty_classes)
     if not any((~record.crowd).any() for record in train.records):
         raise InputError(f"split '{config.train_split}' of {config.data} has images but not one usable box")
-    others = [name for name in ("val", "test") if name in folder.splits and name != config.train_split]
-    name, val = config.val_split or next(iter(others), None), None
-    if config.val_fraction is not None and "val" in others:
+    candidates = [name for name in ("val", "test") if name in folder.splits and name != config.train_split]
+    name, val = config.val_split or next(iter(candidates), None), None
+    if config.val_fraction is not None and "val" in candidates:
         raise InputError(f"{config.data} has a split 'val' to evaluate on: leave out --val-fraction")
     if config.val_fraction is None and name is not None:
         val = load(name, transforms=evaluation_transforms(), class_names=train.class_names)
@@ -108,7 +108,7 @@ def _open_datasets(config: TrainConfig, channels: Channels) -> tuple[DetectionDa
 
 
 def report_problems(split: str, problems: list[Problem], *, strict: bool, shown: int = 5) -> None:
-    """Say what is wrong, dropped or changed, and where: equal problems once, with their number.
+    """Log what is wrong, dropped or changed, and where: equal problems once, with their number.
 
     Raises:
         ValueError: with `strict`, if there is an error.
@@ -204,11 +204,11 @@ def pack(samples: Sequence[Sample]) -> Batch:
 
 
 class StepBatches(Sampler[list[int]]):
-    """The batches of one epoch for one process, from any step on; a pure function of its arguments.
+    """The batches of one epoch for one process, from any step on; they depend on its attributes alone.
 
     All processes together take the same images at a step as a single one would. Each part of an accumulated step is a
-    batch of its own. What does not fill a last step waits for another epoch's order; where there are fewer images than
-    a step takes, the step is as large as they allow.
+    batch of its own. Images that do not fill a last step are left out of the epoch; with fewer images than a step
+    takes, the step is as large as they allow.
     """
 
     def __init__(self, length: int, batch_size: int, *, accumulate: int = 1, rank: int = 0, world: int = 1) -> None:

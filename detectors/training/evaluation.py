@@ -29,7 +29,7 @@ Detection = dict[str, Any]
 
 
 class Interrupted(Exception):
-    """An evaluation was called off."""
+    """An evaluation was interrupted."""
 
 
 def evaluate(
@@ -55,7 +55,7 @@ def evaluate(
         interrupted: called before each batch, equally often in every process.
 
     Raises:
-        Interrupted: when `interrupted` says so.
+        Interrupted: when `interrupted` returns true.
         ValueError: for an image that the model cannot take; names its file.
 
     >>> from detectors import create_detector
@@ -99,11 +99,11 @@ def crowding(
     'val: 5 images have more than 1 object of a class (up to 2), but AP counts 1 per image: give --max-detections 2'
     """
     labels = [record.labels[~record.crowd] for record in dataset.records]
-    of_a_class = [int(np.bincount(own).max()) if len(own) else 0 for own in labels]
-    give = max(max_detections, PostProcess().max_per_image if max_per_image is None else max_per_image)
+    of_a_class = [int(np.bincount(values).max()) if len(values) else 0 for values in labels]
+    detector_limit = max(max_detections, PostProcess().max_per_image if max_per_image is None else max_per_image)
     for counts, limit, words, reason in (
         (of_a_class, max_detections, " of a class", "AP counts"),
-        ([len(own) for own in labels], give, "", "a detector gives"),
+        ([len(values) for values in labels], detector_limit, "", "a detector gives"),
     ):
         above = sum(count > limit for count in counts)
         if above:
@@ -141,7 +141,7 @@ def detect(
     batches = iter(loader)
     was_training = model.training
     model.eval()
-    found: list[Detection] = []
+    detections: list[Detection] = []
     try:
         for _ in range(-(-len(dataset) // (world * batch_size))):  # the batches of the first process, which has most
             if interrupted is not None and interrupted():
@@ -153,12 +153,12 @@ def detect(
                 _check_image(image, int(target["image_id"]), dataset)
             outputs = model([image.as_subclass(Tensor).to(device, non_blocking=True) for image in images])
             for target, output in zip(targets, outputs):
-                found += coco_results(int(target["image_id"]), output, dataset.category_ids)
+                detections += coco_results(int(target["image_id"]), output, dataset.category_ids)
             if progress is not None:
                 progress(len(images))
     finally:
         model.train(was_training)
-    return _gather(found, world)
+    return _gather(detections, world)
 
 
 def _check_image(image: Tensor, image_id: int, dataset: DetectionDataset) -> None:
@@ -168,13 +168,13 @@ def _check_image(image: Tensor, image_id: int, dataset: DetectionDataset) -> Non
         raise InputError(f"{path} is {width}x{height} pixels: a detector needs at least 2x2")
 
 
-def _gather(found: list[Detection], world: int) -> list[Detection]:
+def _gather(detections: list[Detection], world: int) -> list[Detection]:
     if world > 1:
         shares: list[list[Detection]] = [[] for _ in range(world)]
-        dist.all_gather_object(shares, found)
-        found = [detection for share in shares for detection in share]
+        dist.all_gather_object(shares, detections)
+        detections = [detection for share in shares for detection in share]
     # The order in which equal scores are counted must not depend on how the images were dealt out.
-    return sorted(found, key=lambda detection: detection["image_id"])
+    return sorted(detections, key=lambda detection: detection["image_id"])
 
 
 class CocoResult:
@@ -184,7 +184,7 @@ class CocoResult:
         dataset: the ground truth.
         detections: as `detect` gives them.
         area_ranges: areas in square pixels, by name, to tell apart; COCO's if None.
-        max_detections: per image that count, the surest first.
+        max_detections: per image that count, highest scores first.
     """
 
     def __init__(
@@ -205,9 +205,9 @@ class CocoResult:
         ]
         truth = COCO(dataset.coco_ground_truth())
         # The evaluator numbers detections and adds areas: it gets its own copies.
-        found = truth.loadRes([dict(detection) for detection in detections]) if detections else None
+        results = truth.loadRes([dict(detection) for detection in detections]) if detections else None
         self.class_order = [sorted(dataset.category_ids).index(category) for category in dataset.category_ids]
-        self.evaluator = COCOeval_faster(truth, found if found is not None else _nothing(dataset), "bbox")
+        self.evaluator = COCOeval_faster(truth, results if results is not None else _nothing(dataset), "bbox")
         params = self.evaluator.params
         if area_ranges is not None:
             params.areaRng = [list(bounds) for bounds in area_ranges.values()]
@@ -236,15 +236,15 @@ class CocoResult:
         recall = np.asarray(self.evaluator.eval["recall"])  # [IoU thresholds, classes, areas, most detections]
         everything = range(len(self.class_names))
 
-        def average_recall(area: int, most: int) -> float:
-            values = recall[:, :, area, most]
+        def average_recall(area: int, limit: int) -> float:
+            values = recall[:, :, area, limit]
             values = values[values > -1]
             return float(values.mean()) if values.size else -1.0
 
         ap = self.average_precision
         values = [ap(everything), ap(everything, iou=0.5), ap(everything, iou=0.75)]
         values += [ap(everything, area=area) for area in (1, 2, 3)]
-        values += [average_recall(0, most) for most in (0, 1, 2)]
+        values += [average_recall(0, limit) for limit in (0, 1, 2)]
         values += [average_recall(area, 2) for area in (1, 2, 3)]
         by_class = {name: {"AP": ap([i]), "AP50": ap([i], iou=0.5)} for i, name in enumerate(self.row_names)}
         names = [f"AR{self.max_detections}" if name == f"AR{MAX_DETECTIONS}" else name for name in FIGURES]
@@ -258,8 +258,8 @@ def _nothing(dataset: DetectionDataset) -> Any:
     return COCO({**dataset.coco_ground_truth(), "annotations": []})
 
 
-# AP by object scale and appearance complexity on `SyntheticScales`. M2Det (arXiv 1811.04533), section 1: that several
-# levels help with complex appearance at the same scale.
+# AP by object scale and appearance complexity on `SyntheticScales`. M2Det (arXiv 1811.04533), section 1, claims that
+# several levels help with complex appearance at the same scale.
 COMPLEXITIES = ("plain", "textured", "composite")
 
 
@@ -300,7 +300,7 @@ def evaluate_groups(
 def groups_of(
     detections: Sequence[Detection], dataset: SyntheticScales, *, edges: Sequence[float] = (8, 16, 32, 64, 128, 256)
 ) -> list[ObjectGroup]:
-    """The groups of detections made already. As for COCO's areas, what is outside a range neither helps nor harms."""
+    """The groups of existing detections. As with COCO's areas, what is outside a range is ignored."""
     ranges = list(itertools.pairwise(edges))
     if not ranges or any(low >= high for low, high in ranges):
         raise ValueError(f"edges must be two or more increasing scales: got {tuple(edges)}")

@@ -84,7 +84,7 @@ class Loop:
         )
         self.batches.seed = config.seed
         if self.batches.batch_size < config.batch_size:
-            LOGGER.warning("%d images make a batch of %d", len(train), self.batches.batch_size)
+            LOGGER.warning("a batch has %d images, since there are only %d", self.batches.batch_size, len(train))
         local = accelerator.num_processes if is_distributed() else 1
         self.workers = default_workers(local) if config.workers is None else config.workers
         quicken_batch_norms(model, self.total)
@@ -167,8 +167,8 @@ class Loop:
     def _epoch(self, epoch: int, first: int, loader: Any) -> bool:
         """Train one epoch from its step `first`; false if a signal came to any process.
 
-        Whether to stop or to write a checkpoint is no process's own decision: each one's wish goes into the step, and
-        all read the same answer in the report of the same step. Otherwise one could wait for ever for the others.
+        The processes decide together whether to stop or to write a checkpoint: each passes its flags to the step, and
+        all read the same result in that step's report. Deciding alone, one could wait for ever for the others.
         """
         self.batches.epoch, self.batches.first_step = epoch, first
         self.train.set_epoch(epoch)
@@ -243,7 +243,7 @@ class Loop:
         self.metrics.skipped(report.step, skipped=self.position.skipped, images=ids)
         in_a_row = self.position.skipped_in_a_row
         if in_a_row >= self.config.max_skipped:
-            self.position.skipped_in_a_row = 0  # a resumed run gets as many trials
+            self.position.skipped_in_a_row = 0  # so that a resumed run gets as many trials
             # Later steps may be on their way; none of them changed anything either, or the count would have ended.
             self._save()
             raise TrainingStopped(
@@ -258,17 +258,17 @@ class Loop:
         self.progress.update(self.position.step, losses, images_per_second)
 
     def _save(self) -> bool:
-        """Write a checkpoint; true if a report that had to be read for it wants to stop."""
+        """Write a checkpoint; true if a report that was read for it asks to stop."""
         stop, _ = self._read(keep=0)
         if self.main:
-            self.checkpoints.save(self._write_model, self.stepper.state(), self._noted())
+            self.checkpoints.save(self._write_model, self.stepper.state(), self._record())
         self.last_save = time.monotonic()
         return stop
 
     def _write_model(self, folder: Path) -> None:
         save(self.stepper.evaluated, folder)
 
-    def _noted(self) -> dict[str, Any]:
+    def _record(self) -> dict[str, Any]:
         self.position.means = dataclasses.asdict(self.means)
         self.position.metrics_bytes = self.metrics.size()
         return dataclasses.asdict(self.position)
@@ -299,7 +299,7 @@ class Loop:
                 replace_folder(self.folder / "best", self._write_model)
         self.position.evaluated = epoch
         if self.main:
-            self.checkpoints.record(self._noted())
+            self.checkpoints.record(self._record())
 
 
 def _from_all(image_ids: list[int]) -> list[int]:

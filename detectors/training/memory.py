@@ -1,7 +1,7 @@
-"""Memory of training: activations computed anew, freed memory kept, and what to try when a GPU has too little.
+"""Memory of training: recomputed activations, freed memory kept, and advice when a GPU has too little.
 
-Activation checkpointing throws away what a stage computes inside and computes it anew in the backward pass: Chen et
-al., "Training Deep Nets with Sublinear Memory Cost" (arXiv 1604.06174).
+Activation checkpointing drops what a stage computes inside and recomputes it in the backward pass: Chen et al.,
+"Training Deep Nets with Sublinear Memory Cost" (arXiv 1604.06174).
 
 On the CPU, glibc asks the kernel for a new mapping for every large block and gives it back when the block is freed, so
 each activation of each step comes as pages that the kernel has to zero first. `mallopt(3)` describes the parameters.
@@ -40,12 +40,12 @@ def checkpoint_activations(model: SSD) -> None:
 
 
 def _stages(module: nn.Module) -> list[nn.Module]:
-    """The modules that are called as a whole: children, through lists and dicts, which are not called."""
-    found: list[nn.Module] = []
+    """The children of a module; of lists and dicts, which are not called themselves, their children."""
+    modules: list[nn.Module] = []
     for child in module.children():
         container = isinstance(child, nn.ModuleList | nn.ModuleDict)
-        found += _stages(child) if container else [child]
-    return [child for child in found if any(True for _ in child.parameters())]
+        modules += _stages(child) if container else [child]
+    return [child for child in modules if any(True for _ in child.parameters())]
 
 
 def _recomputed(module: nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
@@ -86,7 +86,7 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _TOP_PAD))
-    accepted = [mallopt(parameter, value) for parameter, value in settings]  # all are set, whatever one answers
+    accepted = [mallopt(parameter, value) for parameter, value in settings]  # all are set, whatever one returns
     return all(accepted)
 
 

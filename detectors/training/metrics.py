@@ -1,4 +1,4 @@
-"""The numbers of a run: read from the device, averaged, written down, sent to trackers and shown."""
+"""Metrics of a run: read from the device, averaged, written to files, sent to trackers and shown."""
 
 import json
 import os
@@ -50,7 +50,7 @@ class Reports:
         self._waiting.append((step, image_ids, host, event))
 
     def pop(self, *, keep: int) -> Iterator[Report]:
-        """The oldest reports but `keep`."""
+        """All reports but the newest `keep`, oldest first."""
         while len(self._waiting) > keep:
             step, image_ids, host, event = self._waiting.pop(0)
             if event is not None:
@@ -119,7 +119,7 @@ class Metrics:
         self._trackers = list(trackers)
 
     def skipped(self, step: int, **values: Any) -> None:
-        """A step that was called off."""
+        """A skipped step."""
         if self.enabled:
             self._lines.write(step=step, **values)
 
@@ -162,14 +162,14 @@ class Metrics:
 
 
 class JsonLines:
-    """A file of one JSON object per line, which can be cut back to where a checkpoint knew it."""
+    """A file of one JSON object per line, which can be truncated to the size that a checkpoint recorded."""
 
     def __init__(self, file: Path, size: int | None = None) -> None:
         """Append to `file`, cut to `size` bytes if given."""
         self._stream = file.open("ab")
         if size is not None:
             if self._stream.tell() < size:
-                raise InputError(f"{file} has {self._stream.tell()} bytes, but its checkpoint knew {size}")
+                raise InputError(f"{file} has {self._stream.tell()} bytes, but its checkpoint recorded {size}")
             self._stream.truncate(size)
             self._stream.seek(size)
 
@@ -203,7 +203,7 @@ class Progress:
     Args:
         epochs, steps: of the run, and steps per epoch.
         first: steps done before, in an earlier session of the run.
-        enabled: only one process shows anything.
+        enabled: whether this process shows anything.
     """
 
     def __init__(self, epochs: int, steps: int, *, first: int = 0, enabled: bool = True) -> None:

@@ -14,7 +14,7 @@ from detectors.training.evaluation import CocoResult, detect
 from detectors.training.metrics import METRICS, read_lines
 
 # Classes in one plot.
-MOST_CURVES = 20
+MAX_CURVES = 20
 
 
 def draw_results(
@@ -71,20 +71,20 @@ def draw_precision(result: CocoResult, file: Path) -> None:
     precision = result.precision[..., 0]  # [IoU thresholds, recalls, classes]
     recall = np.linspace(0, 1, precision.shape[1])
     names, font = drawable(result.row_names)
-    # Of many classes, those that are found worst; classes without objects, whose precision is -1, are left out.
+    # Of many classes, the worst; classes without objects, whose precision is -1, are left out.
     areas = precision[0].mean(axis=0)
-    worst = [number for number in areas.argsort(kind="stable").tolist() if areas[number] >= 0][:MOST_CURVES]
+    worst = [number for number in areas.argsort(kind="stable").tolist() if areas[number] >= 0][:MAX_CURVES]
     for number in sorted(worst):
         # matplotlib leaves out labels that begin with an underscore.
         label = f" {names[number]}" if names[number].startswith("_") else names[number]
         left.plot(recall, precision[0, :, number], label=label)
-    there = (precision > -1).all(axis=(0, 1))
-    if there.any():
+    has_objects = (precision > -1).all(axis=(0, 1))
+    if has_objects.any():
         for number in range(0, precision.shape[0], 2):
             label = f"IoU {0.5 + 0.05 * number:.2f}"
-            right.plot(recall, precision[number][:, there].mean(axis=1), label=label)
-    some = "classes at IoU 0.5" if len(names) <= MOST_CURVES else f"the worst {len(worst)} of {len(names)} at IoU 0.5"
-    for axes, title in ((left, some), (right, "mean over classes")):
+            right.plot(recall, precision[number][:, has_objects].mean(axis=1), label=label)
+    shown = "classes at IoU 0.5" if len(names) <= MAX_CURVES else f"the worst {len(worst)} of {len(names)} at IoU 0.5"
+    for axes, title in ((left, shown), (right, "mean over classes")):
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=title)
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -105,9 +105,9 @@ def draw_comparison(model: nn.Module, dataset: DetectionDataset, file: Path, *, 
     for index in np.linspace(0, len(dataset) - 1, min(rows, len(dataset))).round().astype(int).tolist():
         image, target = dataset[index]
         plain = image.as_subclass(Tensor)
-        [found] = model([plain.to(device)])
+        [detections] = model([plain.to(device)])
         truth = {"boxes": target["boxes"], "labels": target["labels"]}
-        pair = Image.fromarray(compare(plain, found, truth, dataset.class_names).permute(1, 2, 0).numpy())
+        pair = Image.fromarray(compare(plain, detections, truth, dataset.class_names).permute(1, 2, 0).numpy())
         pairs.append(pair.resize((800, max(round(pair.height * 800 / pair.width), 1))))
     sheet = Image.new("RGB", (800, sum(pair.height for pair in pairs)), "white")
     top = 0

@@ -1,4 +1,4 @@
-"""A training session from a configuration to pictures of the result: a new run, or more of an old one."""
+"""A training session, from a configuration to pictures of the result: a new run, or a resumed one."""
 
 import dataclasses
 import json
@@ -98,9 +98,11 @@ def train(
         if model.image_size is None:
             raise InputError(f"{config.model} has no image size of its own: give --image-size")
         warn_of_small_boxes(train_set, model.image_size)
-        own = config.detector_settings().get("postprocess_kwargs", {}).get("max_per_image")
-        if own is not None and own < config.max_detections and config.max_detections > MAX_DETECTIONS:
-            raise InputError(f"--max-detections {config.max_detections} and postprocess.max_per_image={own}: give one")
+        limit = config.detector_settings().get("postprocess_kwargs", {}).get("max_per_image")
+        if limit is not None and limit < config.max_detections and config.max_detections > MAX_DETECTIONS:
+            raise InputError(
+                f"--max-detections {config.max_detections} and postprocess.max_per_image={limit}: give one"
+            )
         allow_detections(model, config.max_detections)
         if val_set is not None:
             warning = crowding("val", val_set, config.max_detections, model.postprocess.max_per_image)
@@ -170,7 +172,7 @@ def make_accelerator(config: TrainConfig) -> "Accelerator":
     """The process of this session, and the others if a launcher started several.
 
     Raises:
-        ValueError: for a device or precision that is not to be had here.
+        ValueError: for a device or precision that is not available here.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -181,16 +183,16 @@ def make_accelerator(config: TrainConfig) -> "Accelerator":
     # Precision is part of a state that all accelerators of a process share, and an earlier run may have set it.
     AcceleratorState._reset_state()
     # Processes wait for the first one while it checks all pictures of a data set.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=1))
+    timeout = InitProcessGroupKwargs(timeout=timedelta(hours=1))
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         cpu=device.type == "cpu",
-        kwargs_handlers=[patience],
+        kwargs_handlers=[timeout],
     )
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """See that accelerate has trackers of these names, and their packages are there.
+    """Check that accelerate has trackers of these names, and that their packages are installed.
 
     Raises:
         ValueError: for others; says which there are, or what to install.
@@ -251,7 +253,7 @@ def resumed(config: TrainConfig, names: Collection[str] | None = None) -> TrainC
 
 
 def check_data(before: dict[str, Any], train_set: DetectionDataset, val_set: DetectionDataset | None) -> None:
-    """See that a run goes on with the data that it began with.
+    """Check that a run is resumed with the data that it began with.
 
     Raises:
         ValueError: says what differs.

@@ -22,10 +22,10 @@ _PACKAGES = ("feature-pyramids", "torch", "torchvision", "timm", "numpy", "accel
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """See that a run may write to a folder; changes nothing.
+    """Check that a run may write to a folder; changes nothing.
 
     Raises:
-        FileExistsError: a run is there and neither is asked for, or what is there is no run.
+        FileExistsError: a run is there and neither is asked for, or the folder is not a run.
         FileNotFoundError: there is no run to resume.
     """
     is_run = (folder / CONFIG).is_file()
@@ -37,9 +37,9 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise FileExistsError(f"{folder} is a file: a run needs a folder")
     if folder.is_dir() and any(folder.iterdir()):
         if not is_run:
-            raise FileExistsError(f"{folder} is not empty and no run folder: give another --output")
+            raise FileExistsError(f"{folder} is not empty and not a run folder: give another --output")
         if not overwrite:
-            raise FileExistsError(f"{folder} holds a run already: go on with --resume, or start anew with --overwrite")
+            raise FileExistsError(f"{folder} holds a run: continue it with --resume, or start over with --overwrite")
 
 
 def make_folder(folder: Path) -> None:
@@ -50,7 +50,7 @@ def make_folder(folder: Path) -> None:
 
 
 class RunLog:
-    """The log of training on the screen and, once there is a folder, in a file, with what was said before.
+    """The log of training, on the screen and, once there is a run folder, in a file that gets the earlier lines too.
 
     A context manager. `screen.show` may be set, for lines to appear above a progress bar.
     """

@@ -46,17 +46,17 @@ def new_detector(config: TrainConfig, data: DetectionDataset) -> tuple[SSD, Trai
             LOGGER.warning("backbone %s starts from random weights: see --backbone-weights and --pretrained", backbone)
     if source != "none":
         unused = load_backbone_weights(model.pyramid.backbone.body, source)
-        LOGGER.info("backbone %s starts from %s (%d keys without use)", backbone, source, len(unused))
+        LOGGER.info("backbone %s starts from %s (%d unused keys)", backbone, source, len(unused))
     return model, dataclasses.replace(config, backbone_weights=source)
 
 
 def planned_channels(config: TrainConfig) -> Channels:
     """How many channels the detector of a new run takes, before its data is read.
 
-    The detector is built without weights for it, so that a name, a setting or a size that cannot work is found here.
+    The detector is built without weights for this, so that a bad name, setting or size is found here.
 
     Raises:
-        FileNotFoundError, ValueError: for one; says what to type.
+        FileNotFoundError, ValueError: for one of these; says what to type.
     """
     settings = config.detector_settings()
     if config.weights is not None:
@@ -69,7 +69,7 @@ def planned_channels(config: TrainConfig) -> Channels:
             with checked_settings(config.settings):
                 model = create_detector(config.model, 2, **settings)
         except InputError as error:
-            side = _enough(config.model, settings)
+            side = _sufficient_size(config.model, settings)
             raise InputError(f"{error}{side and f'; --image-size {side} would do'}") from error
     return as_channels(len(model.image_mean))
 
@@ -79,8 +79,8 @@ def channels_of(run: str) -> Channels:
     return as_channels(len(json.loads(run)["detector"].get("image_mean") or "RGB"))
 
 
-def _enough(name: str, settings: Mapping[str, Any]) -> str:
-    """The least of some common image sizes at which a detector can be built where that is refused at a smaller one."""
+def _sufficient_size(name: str, settings: Mapping[str, Any]) -> str:
+    """The smallest of some common image sizes at which a detector can be built, if larger than the refused one."""
     size = settings.get("image_size")
     for side in (64, 96, 128, 160, 192, 224, 256, 320, 512):
         if isinstance(size, int) and side > size:
@@ -93,47 +93,47 @@ def _enough(name: str, settings: Mapping[str, Any]) -> str:
 def fine_tuned(source: str, data: DetectionDataset, settings: Mapping[str, Any]) -> SSD:
     """A trained detector for the classes of another data set, some of its settings replaced.
 
-    Where its classes are not those of the data, in the same order, its class predictors start anew.
+    Where its classes are not those of the data, in the same order, its class predictors start over.
 
     Raises:
         FileNotFoundError, ValueError: for a detector that cannot be loaded, or settings that its weights do not fit.
     """
     trained = load(source)
-    ours: dict[str, Any] = {
+    of_data: dict[str, Any] = {
         "num_classes": len(data.class_names) + 1,
         "class_names": data.class_names,
         "category_ids": data.category_ids,
     }
-    described = {key: value for key, value in describe(trained).items() if key not in ours}
+    described = {key: value for key, value in describe(trained).items() if key not in of_data}
     with checked_settings(settings):
-        model = create_detector(**ours, **_merged(described, settings))
+        model = create_detector(**of_data, **_merged(described, settings))
     kept = dict(trained.state_dict())
-    known = trained.class_names or [str(label) for label in range(1, trained.num_classes)]
-    same = data.class_names == known or (trained.class_names is None and trained.num_classes == model.num_classes)
+    names = trained.class_names or [str(label) for label in range(1, trained.num_classes)]
+    same = data.class_names == names or (trained.class_names is None and trained.num_classes == model.num_classes)
     if not same:
         kept = {name: tensor for name, tensor in kept.items() if not name.startswith("head.classes.")}
-    own = model.state_dict()
-    other = [name for name in kept if name not in own or kept[name].shape != own[name].shape]
-    other += [name for name in own if name not in kept and (same or not name.startswith("head.classes."))]
-    if other:
+    expected = model.state_dict()
+    differing = [name for name in kept if name not in expected or kept[name].shape != expected[name].shape]
+    differing += [name for name in expected if name not in kept and (same or not name.startswith("head.classes."))]
+    if differing:
         raise InputError(
-            f"{source} does not fit the detector with these settings: {len(other)} of {len(own)} weights differ, such "
-            f"as {sorted(other)[:3]}; leave out the settings that change its layers"
+            f"{source} does not fit the detector with these settings: {len(differing)} of {len(expected)} weights "
+            f"differ, such as {sorted(differing)[:3]}; leave out the settings that change its layers"
         )
-    model.load_state_dict({**own, **kept})
+    model.load_state_dict({**expected, **kept})
     if same:
         LOGGER.info("starts from %s: all weights are kept", source)
     else:
         LOGGER.info(
-            "starts from %s: all weights are kept but those of the class predictors, which knew %d classes (%s) and "
-            "start anew for %d (%s)",
-            *(source, len(known), _some(known), len(data.class_names), _some(data.class_names)),
+            "starts from %s: all weights are kept but those of the class predictors, which had %d classes (%s) and "
+            "start over for %d (%s)",
+            *(source, len(names), _some(names), len(data.class_names), _some(data.class_names)),
         )
     return model
 
 
 def synchronized(model: SSD, config: TrainConfig) -> SSD:
-    """The detector with batch norms over all processes, if `config` says so."""
+    """The detector, with batch norms over all processes if `config` asks for them."""
     if config.batch_norm != "sync":
         return model
     if not torch.cuda.is_available() or config.device == "cpu":
@@ -145,7 +145,7 @@ def synchronized(model: SSD, config: TrainConfig) -> SSD:
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, the second counting more, through nested dicts."""
+    """Both mappings, nested ones merged too; the second takes precedence."""
     merged = dict(first)
     for key, value in second.items():
         inner = merged.get(key)
@@ -153,5 +153,5 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+def _some(names: list[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -1,7 +1,7 @@
 """Optimizer step with gradient accumulation, several processes, mixed precision and skipping of non-finite steps.
 
 A step that is not finite changes nothing: weights, average, optimizer and batch-norm statistics stay as they were. The
-host does not wait for that verdict: it is a scalar on the device, which every later operation takes into account.
+host does not wait to learn which: the flag is a scalar on the device, which every later operation takes into account.
 
 The average of the weights: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=nn.Module)
 
 LOSSES = ["bbox_regression", "classification"]
-# What a step reports: losses and the norm of the gradient, then flags: 1 where any process says so.
+# Values that a step reports: losses and gradient norm, then flags, 1 if set in any process.
 VALUES = [*LOSSES, "gradient_norm", "skipped", "stop", "save"]
 
 _SLOTS = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq", "step")}
@@ -40,7 +40,7 @@ class Stepper:
     """All that a step changes: the model, its average, the optimizer and the gradient scaler of fp16.
 
     Args:
-        model: the bare detector, on its device.
+        model: the detector itself, not wrapped, on its device.
         total: steps of the whole run, which the schedule spans.
     """
 
@@ -71,13 +71,13 @@ class Stepper:
             # Where a backbone keeps stages that no map needs, DDP must not wait for their gradients.
             unused = bool(model.pyramid.unused_parameters)
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
-        # On another name: DDP wraps, and the bare model stays what is averaged and saved.
+        # Under another name: DDP wraps the model, and the model itself is averaged and saved.
         self.wrapped: nn.Module = accelerator.prepare_model(model)
 
     def __call__(self, step: int, parts: Sequence[Batch], *, stop: bool = False, save: bool = False) -> Tensor:
         """Take step number `step`, from 0, with its parts; returns `VALUES` on the device.
 
-        `stop` and `save` are this process's wishes; what returns is 1 where any process has one.
+        `stop` and `save` are the flags of this process; the returned ones are 1 if set in any process.
         """
         # Dropout and the like depend on the step alone, so there is no random state to save.
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 64 + self.accelerator.process_index)
@@ -128,9 +128,9 @@ class Stepper:
                 self.model.loss.reduce_positives = per_image
                 with self.accelerator.autocast():
                     # Data were checked when they were read; what is not finite is a matter of the step.
-                    found = self.wrapped(batch, targets, validate=False)
+                    outputs = self.wrapped(batch, targets, validate=False)
                 self.model.loss.reduce_positives = None
-                values = torch.stack([found[name].float() for name in LOSSES])
+                values = torch.stack([outputs[name].float() for name in LOSSES])
                 backward = values.sum() if self.scaler is None else self.scaler.scale(values.sum())
                 backward.backward()
                 losses += values.detach()
@@ -171,7 +171,7 @@ class Stepper:
         return tensors
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Fill in what `state` gave.
+        """Restore what `state` returned.
 
         Raises:
             ValueError: if it is of another model or optimizer; says which keys.
@@ -240,11 +240,11 @@ class BufferGuard:
 
     def __init__(self, model: nn.Module) -> None:
         names = {name for name, _ in model.named_parameters()}
-        kinds: dict[torch.dtype, list[Tensor]] = {}
+        groups: dict[torch.dtype, list[Tensor]] = {}
         for name, tensor in model.state_dict(keep_vars=True).items():
             if name not in names:
-                kinds.setdefault(tensor.dtype, []).append(tensor)
-        self._groups = list(kinds.values())
+                groups.setdefault(tensor.dtype, []).append(tensor)
+        self._groups = list(groups.values())
         self._saved: list[Tensor] = []
 
     @torch.no_grad()

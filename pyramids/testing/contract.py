@@ -68,7 +68,7 @@ def check_neck(
 
     Raises:
         AssertionError: at the first clause that the neck breaks; names it and says how it is broken.
-        TypeError: for something that is no neck and builds none.
+        TypeError: for something that neither is nor builds a neck.
         ValueError: for an unknown clause.
 
     A clause whose tools are not installed is skipped with a warning.

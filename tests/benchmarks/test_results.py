@@ -47,7 +47,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", '{"rows": []}', "\x00\xff"])
 def test_what_is_no_results_file_is_refused(tmp_path, text):
     (tmp_path / "necks.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match="no results file"):
+    with pytest.raises(ValueError, match="not a results file"):
         Results(tmp_path, "necks", CPU, {})
     assert (tmp_path / "necks.json").read_bytes() == text.encode("latin-1")
 

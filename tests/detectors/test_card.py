@@ -104,7 +104,7 @@ def test_a_card_that_is_there_stays(detector, tmp_path):
 @pytest.mark.parametrize(
     ("about", "error", "message"),
     [
-        ({"report": {"AP50": 1.0}}, ValueError, "has no figure AP"),
+        ({"report": {"AP50": 1.0}}, ValueError, "has no AP"),
         ({"report": {"AP": 0.5, "classes": {"tree": {}}}}, ValueError, "other classes than the detector's: tree"),
         ({"report": "nothing.json"}, FileNotFoundError, r"nothing\.json"),
         ({"picture": "nothing.png"}, FileNotFoundError, r"no picture at nothing\.png"),
@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(detector, tmp_p
 
 def test_a_report_that_is_no_json(detector, tmp_path):
     (tmp_path / "report.json").write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         model_card(detector, report=tmp_path / "report.json")
 
 

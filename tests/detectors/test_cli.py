@@ -129,12 +129,12 @@ def test_models(capsys):
                 ("backbone.in_chans=x", "in_chans of the backbone is a number of channels from 1 on: got 'x'"),
             ]
         ),
-        (["info", "m2det_320_vgg16", "--settings", "nek=fpn"], "['nek'] are no settings of a detector"),
+        (["info", "m2det_320_vgg16", "--settings", "nek=fpn"], "['nek'] are not settings of a detector"),
         (["info", "m2det_320_vgg16", "--settings", "postprocess.nms=soft"], "unknown NMS method 'soft'"),
         (["info", "m2det_320_vgg16", "--image-size", "64"], "needs maps of at least 33x33"),
         (["export", "--checkpoint", "none", "--output", "x.tflite"], "--output ends with .onnx, .pt2 or .xml"),
         (["export", "--checkpoint", "none", "--output", "x.xml", "--int8"], "--int8 and --data go together"),
-        (["export", "--checkpoint", "none", "--output", "x.onnx", "--int8"], "--int8 is of OpenVINO's format"),
+        (["export", "--checkpoint", "none", "--output", "x.onnx", "--int8"], "--int8 needs OpenVINO's format"),
         *(
             (
                 ["export", "--checkpoint", "none", "--output", f"x.{kind}", "--batch-size", count],

@@ -230,7 +230,7 @@ def test_files_that_are_skipped_are_counted(
     output.mkdir()
     (output / "detections.json").touch()
     assert len(find_inputs((str(photos),), output)) == 3
-    note = f"note: {photos}: {len(names)} files that are no images or videos by their names are skipped: {shown}\n"
+    note = f"note: {photos}: {len(names)} files that are not images or videos by their names are skipped: {shown}\n"
     assert capsys.readouterr().err == note
     for name in names:
         (photos / name).unlink()

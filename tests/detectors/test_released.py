@@ -147,7 +147,7 @@ def test_no_such_file(tmp_path):
     [
         (3, TypeError, "got a int"),
         ({"conv1.weight": torch.zeros(1)}, ValueError, "it lacks reduce.conv.weight"),
-        ({"epoch": 3}, ValueError, "no state dict"),
+        ({"epoch": 3}, ValueError, "not a state dict"),
         ({}, ValueError, "it lacks"),
     ],
 )
@@ -165,7 +165,7 @@ def test_other_weights(official):
 
     with pytest.raises(ValueError, match="pass require_backbone=False"):
         load_released_checkpoint(weights)
-    with pytest.raises(ValueError, match="not whole: missing"):
+    with pytest.raises(ValueError, match="not complete: missing"):
         load({}, remove=["unet2.smooth.3.bn.weight"])
     with pytest.raises(ValueError, match="not part of it"):
         load({"extras.0.weight": torch.zeros(1)})

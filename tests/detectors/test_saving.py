@@ -106,7 +106,7 @@ def test_damaged_files(tiny, tmp_path):
     whole = weights.read_bytes()
     for damaged in (whole[:-100], whole[:20], b"", b"\x00" * 200):
         weights.write_bytes(damaged)
-        with pytest.raises(ValueError, match="no whole safetensors file"):
+        with pytest.raises(ValueError, match="not a complete safetensors file"):
             SSD.from_pretrained(tmp_path)
     weights.unlink()
     with pytest.raises(FileNotFoundError, match="no weights at"):
@@ -116,10 +116,10 @@ def test_damaged_files(tiny, tmp_path):
 def test_damaged_config(tiny, tmp_path):
     tiny().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"detector": ')
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         SSD.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match=r"config\.json is no config of a detector"):
+    with pytest.raises(ValueError, match=r"config\.json is not a config of a detector"):
         SSD.from_pretrained(tmp_path)
 
 
@@ -306,11 +306,11 @@ def test_settings_of_several_necks_as_text():
         (["levels"], "NAME=JSON or PART.NAME=JSON"),
         (["=3"], "NAME=JSON"),
         (["levels="], "NAME=JSON"),
-        (["kneck.num_levels=3"], r"for no part of a detector: expected one of backbone, neck, loss, postprocess"),
-        (["sizes=[1,"], r"the value of sizes is no JSON: \[1,"),
+        (["kneck.num_levels=3"], r"names no part of a detector: expected one of backbone, neck, loss, postprocess"),
+        (["sizes=[1,"], r"the value of sizes is not valid JSON: \[1,"),
         (["neck.a=1", "neck.a=2"], r"neck\.a is given twice"),
         (["neck.a=1", 'neck_kwargs=[{"a":1}]'], "neck_kwargs is given twice"),
-        (['neck_kwargs=[{"a":1}]', "neck.a=1"], r"neck_kwargs has a list of mappings, so neck\.a has no place"),
+        (['neck_kwargs=[{"a":1}]', "neck.a=1"], r"neck_kwargs has a list of mappings, so neck\.a cannot be set alone"),
     ],
 )
 def test_texts_that_are_no_settings(texts, message):

@@ -76,11 +76,11 @@ class TestViewer:
 
     def test_what_is_refused(self, viewer, tmp_path):
         files = {
-            "text.png": (b"no picture at all", "is no picture"),
-            "empty.png": (b"", "is no picture"),
+            "text.png": (b"no picture at all", "is not a picture"),
+            "empty.png": (b"", "is not a picture"),
             # Pillow would start Ghostscript for this one.
-            "page.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "is no picture"),
-            "page.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "is no picture"),
+            "page.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "is not a picture"),
+            "page.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "is not a picture"),
             "large.png": (bytes(300_000), r"0\.3 MB: at most 0\.2"),
         }
         for name, (content, message) in files.items():
@@ -240,6 +240,6 @@ class TestServer:
             view.reload()
             view.wait_for_selector("input[type=file]", state="attached", timeout=60_000)
             view.set_input_files("input[type=file]", tmp_path / "text.png")
-            view.get_by_text("the file is no picture").wait_for(timeout=30_000)
+            view.get_by_text("the file is not a picture").wait_for(timeout=30_000)
             browser.close()
         assert not elsewhere

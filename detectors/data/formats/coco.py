@@ -39,22 +39,22 @@ class Categories:
     names: list[str]
     ids: list[int]
     labels: dict[Hashable, int]
-    phantoms: list[str]
-    """Left out: without a box, and known to be no class."""
+    left_out: list[str]
+    """Names that no box has and that are known not to be classes."""
 
 
 def read_file(file: Path, shown: str, pictures: PictureFinder, *, merge_classes: bool = False) -> RawSplit:
     """Images and boxes of a COCO file, which problems name as `shown`.
 
     Raises:
-        ValueError: the file is no COCO detection file, or two categories share an id or a name.
+        ValueError: the file is not a COCO detection file, or two categories share an id or a name.
     """
     content = read_json(file)
     annotations: list[Any] = content.pop("annotations")
     categories = _categories(content.pop("categories"), annotations, file, merge=merge_classes)
     raw = RawSplit(shown, categories.names, categories.ids, RawBoxes("annotation"))
-    for name in categories.phantoms:
-        raw.problems.append(note(shown, f"category {name!r} is no class but the root of the others: left out"))
+    for name in categories.left_out:
+        raw.problems.append(note(shown, f"category {name!r} is not a class but the root of the others: left out"))
     positions = _read_images(content.pop("images"), raw, pictures)
     _read_annotations(annotations, raw, positions, categories.labels)
     read_as_fractions(raw)
@@ -70,12 +70,12 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes().decode("utf-8-sig"))
     except ValueError as error:  # JSON and UTF-8 errors both
-        raise InputError(f"{file} is no valid JSON in UTF-8: {error}") from None
+        raise InputError(f"{file} is not valid JSON in UTF-8: {error}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{file} is no COCO detection file: expected an object, got a {type(content).__name__}")
+        raise InputError(f"{file} is not a COCO detection file: expected an object, got a {type(content).__name__}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise InputError(f"{file} is no COCO detection file: it has no list '{key}'")
+            raise InputError(f"{file} is not a COCO detection file: it has no list '{key}'")
     return content
 
 
@@ -96,45 +96,45 @@ def as_id(value: Any) -> Hashable:
 
 
 def _categories(entries: Sequence[Any], annotations: Sequence[Any], file: Path, *, merge: bool) -> Categories:
-    found: dict[Hashable, dict[str, Any]] = {}
+    by_id: dict[Hashable, dict[str, Any]] = {}
     for entry in entries:
         number = as_id(entry.get("id")) if isinstance(entry, dict) else None
         if number is None or not isinstance(entry.get("name"), str):
             raise InputError(f"{file}: a category needs an 'id' and a 'name', got {entry!r}")
-        if number in found:
+        if number in by_id:
             raise InputError(f"{file}: category id {number} is given twice")
-        found[number] = entry
-    if not found:
+        by_id[number] = entry
+    if not by_id:
         raise InputError(f"{file} has no categories")
-    phantoms = _phantoms(found, annotations)
-    keys = [key for key in found if key not in phantoms]
+    left_out = _not_classes(by_id, annotations)
+    keys = [key for key in by_id if key not in left_out]
     numeric = all(isinstance(key, int) for key in keys)
     if numeric:
         keys.sort(key=lambda key: int(str(key)))
     ids = [int(str(key)) for key in keys] if numeric else list(range(1, len(keys) + 1))
-    names, labels = unique_names([found[key]["name"] for key in keys], ids, str(file), merge=merge)
+    names, labels = unique_names([by_id[key]["name"] for key in keys], ids, str(file), merge=merge)
     by_key: dict[Hashable, int] = {key: labels[number] for key, number in zip(keys, ids)}
     first = {label: number for number, label in reversed(labels.items())}
-    return Categories(names, [first[label] for label in range(1, len(names) + 1)], by_key, list(phantoms.values()))
+    return Categories(names, [first[label] for label in range(1, len(names) + 1)], by_key, list(left_out.values()))
 
 
-def _phantoms(found: dict[Hashable, dict[str, Any]], annotations: Sequence[Any]) -> dict[Hashable, str]:
+def _not_classes(by_id: dict[Hashable, dict[str, Any]], annotations: Sequence[Any]) -> dict[Hashable, str]:
     """Names by id of Roboflow's root category and of labelme's background, if no box has them."""
-    parents = [entry.get("supercategory") for entry in found.values()]
+    parents = [entry.get("supercategory") for entry in by_id.values()]
     suspects = {
         key: entry["name"]
-        for key, entry in found.items()
+        for key, entry in by_id.items()
         if entry["name"] in ("_background_", "__background__")
         or (key == 0 and entry["name"] in parents and entry.get("supercategory") in (None, "", "none"))
     }
-    if suspects and len(found) > len(suspects):
+    if suspects and len(by_id) > len(suspects):
         used = {as_id(entry.get("category_id")) for entry in annotations if isinstance(entry, dict)}
         return {key: name for key, name in suspects.items() if key not in used}
     return {}
 
 
 def _read_images(entries: Sequence[Any], raw: RawSplit, pictures: PictureFinder) -> dict[Hashable, int]:
-    """Fill in the images; gives the position of each by its id."""
+    """Fill in the images; returns the position of each by its id."""
     positions: dict[Hashable, int] = {}
     ids = [as_id(entry.get("id")) for entry in entries if isinstance(entry, dict)]
     renumbered = any(isinstance(number, str) or (isinstance(number, int) and abs(number) > _LARGEST) for number in ids)
@@ -228,7 +228,7 @@ def _read_annotations(
                 extras["attributes"] = {**attributes, "rotation": 0}
                 where = f"{raw.where(raw.images[position])}: {_title(entry, number)}"
                 raw.problems.append(note(where, ROTATED, ROTATED))
-        entries[number] = None  # frees what is read: such files fill the memory
+        entries[number] = None  # frees memory, which such files may fill
 
 
 def _title(entry: Any, number: int) -> str:
@@ -238,7 +238,7 @@ def _title(entry: Any, number: int) -> str:
 def _read_annotation(
     entry: Any, title: str, raw: RawSplit, positions: dict[Hashable, int], labels: dict[Hashable, int]
 ) -> tuple[int, int, tuple[float, float, float, float]] | None:
-    """Position of the image, label and corners of an annotation in any form; None after reporting that it has none."""
+    """Position of the image, label and corners of an annotation in any form; None if it has none, which is reported."""
     image_id: Any = entry.get("image_id") if isinstance(entry, dict) else None
     position = positions.get(as_id(image_id))
     if position is None:

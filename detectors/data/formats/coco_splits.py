@@ -30,11 +30,11 @@ def find_splits(
 ) -> Splits:
     """Readers of each split; `entry` is the one file to read, if not all.
 
-    With `any_folder`, files one level down count in a folder of any name without pictures, which is no data set.
+    With `any_folder`, files one level down count in a folder of any name without pictures, which is not a data set.
     `instances_train2017.json` is the split `train` unless there is another year's. A file that speaks of no split is
     `train` if it is alone, and a split of its own name otherwise.
     """
-    files, left = ([entry], []) if entry is not None else _candidates(tree, any_folder)
+    files, left_out = ([entry], []) if entry is not None else _candidates(tree, any_folder)
     names = {file: _split_name(file) for file in files}
     if len(files) == 1 and names[files[0]] not in CANONICAL.values():
         names = {files[0]: "train"}
@@ -51,21 +51,21 @@ def find_splits(
     readers: dict[str, Callable[[], RawSplit]] = {}
     for split, file in by_split.items():
         others = [name for name in by_split if name != split]
-        readers[split] = partial(_read, tree, file, split, others, left, merge_classes)
-        left = []  # told once
+        readers[split] = partial(_read, tree, file, split, others, left_out, merge_classes)
+        left_out = []  # reported once
     return readers
 
 
 def _read(tree: Tree, file: str, split: str, others: list[str], left_out: list[str], merge_classes: bool) -> RawSplit:
-    own = split_of_folder(parent(file).rpartition("/")[2]) is not None
+    has_split_folder = split_of_folder(parent(file).rpartition("/")[2]) is not None
     pictures = PictureFinder(
         tree,
         _picture_folders(tree, file, split),
-        within=parent(file) if own else "",
+        within=parent(file) if has_split_folder else "",
         split=split if split in CANONICAL.values() else None,
         others=others,
     )
-    shown = file if own or parent(file).count("/") else file.rpartition("/")[2]
+    shown = file if has_split_folder or parent(file).count("/") else file.rpartition("/")[2]
     raw = read_file(tree.path(file), shown, pictures, merge_classes=merge_classes)
     kind = "an annotation file is left out"
     reason = f"it is beside the splits ({', '.join([split, *others])}), and left out: delete it, or give it as --data"
@@ -76,15 +76,15 @@ def _read(tree: Tree, file: str, split: str, others: list[str], left_out: list[s
 def _candidates(tree: Tree, any_folder: bool) -> tuple[list[str], list[str]]:
     """The files that are COCO's by place and content, and those by content alone.
 
-    Of an `annotations` folder with `instances_*`, COCO's other files about the same pictures are no data of their own.
+    Of an `annotations` folder with `instances_*`, COCO's other files about the same pictures are not separate data.
     """
     found: list[str] = []
-    left: list[str] = []
+    rest: list[str] = []
     for file in tree.with_suffix(".json"):
         placed = _is_place(parent(file)) or (any_folder and _is_apart(tree, parent(file)))
-        # A file with the name of a split that is no COCO will say so when it is read.
+        # A file with the name of a split that is not COCO raises when it is read.
         if (placed and stem(file).lower() in CANONICAL) or is_coco(tree.path(file)):
-            (found if placed else left).append(file)
+            (found if placed else rest).append(file)
     official = [(parent(file), _split_name(file)) for file in found if stem(file).startswith("instances_")]
     folders = {folder for folder, _ in official}
     for file in list(found):
@@ -94,8 +94,8 @@ def _candidates(tree: Tree, any_folder: bool) -> tuple[list[str], list[str]]:
         if other or (parent(file), _split_name(file)) in official:
             found.remove(file)
             if not other:
-                left.append(file)
-    return found, left if found else []
+                rest.append(file)
+    return found, rest if found else []
 
 
 def _is_place(folder: str) -> bool:

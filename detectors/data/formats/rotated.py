@@ -23,7 +23,7 @@ def around_rotated(corners: tuple[float, ...], degrees: float) -> tuple[float, f
 
 
 def rotation_of(value: Any) -> float:
-    """CVAT's angle of a box in degrees, clockwise, below 360; 0 where a value is none.
+    """CVAT's angle of a box in degrees, clockwise, below 360; 0 for a value that is not a number.
 
     Its box is that before the turn.
     """

@@ -30,7 +30,7 @@ def find_lists(tree: Tree, files: Sequence[str], expected: str) -> dict[str, lis
         if split is not None:
             by_folder.setdefault(parent(file), {}).setdefault(split, []).append(file)
     plain = next(iter(by_folder.values()), {})
-    if len(by_folder) > 1 or any(len(own) > 1 for own in plain.values()) or (lists and not plain):
+    if len(by_folder) > 1 or any(len(group) > 1 for group in plain.values()) or (lists and not plain):
         raise InputError(
             f"{tree.root} has lists of pictures, but it is not clear which ones are its splits: {', '.join(lists)}: "
             f"expected train.txt, val.txt and the like in {expected}; rename or move those that count, and delete the "

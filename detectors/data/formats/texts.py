@@ -14,17 +14,17 @@ def read_lines(file: Path | str) -> list[str]:
     """The lines of a text file that are not empty, stripped.
 
     Raises:
-        ValueError: it is no UTF-8; names the file.
+        ValueError: it is not UTF-8; names the file.
     """
     return lines_of(read_bytes(file), file)
 
 
 def lines_of(content: bytes, file: Path | str) -> list[str]:
-    """The same of a text that was read already."""
+    """The lines of a file's content, as `read_lines` gives them."""
     try:
         text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise InputError(f"{file} is no UTF-8 text, save it as such: {error}") from None
+        raise InputError(f"{file} is not UTF-8 text ({error}): save it as UTF-8") from None
     return [stripped for line in text.splitlines() if (stripped := line.strip())]
 
 

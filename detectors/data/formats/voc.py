@@ -39,12 +39,14 @@ class VocFolder:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+        self._renamed: dict[str, dict[str, str]] = {}
+        self._finders: dict[tuple[str, str], PictureFinder] = {}
         self.boxes = VocBoxes()
         """Those of `annotations`."""
         files = tree.with_suffix(".xml")
         read = (read_annotation(tree.located(file), VocBoxes()) for file in files[:50])
-        known = any(found is not None and not found.error for found in read)
-        self.homes, self.further_down = find_homes(tree, files) if known else ([], {})
+        is_voc = any(annotation is not None and not annotation.error for annotation in read)
+        self.homes, self.further_down = find_homes(tree, files) if is_voc else ([], {})
         self.listed = any(home.lists for home in self.homes)
         self.splits = self._find_splits()
 
@@ -67,7 +69,7 @@ class VocFolder:
         as crowd: ignored in training and forgiven in evaluation.
 
         Raises:
-            ValueError: a list that is no text.
+            ValueError: a list that is not text.
         """
         raw = RawSplit(split, self.class_names, list(range(1, len(self.class_names) + 1)), RawBoxes("object"))
         labels = {name: label for label, name in enumerate(self.class_names, start=1)}
@@ -78,7 +80,7 @@ class VocFolder:
         names: dict[str, str] = {}
         for home in self.homes:
             for key, name in self._items(home, split):
-                file = home.files.get(key) or self._named_otherwise(home).get(key)
+                file = home.files.get(key) or self._renamed_annotations(home).get(key)
                 annotation = None if file is None else self.annotations.get(file)
                 picture = self._picture(home, key, name, file, annotation, raw, split)
                 if picture is None:
@@ -110,14 +112,14 @@ class VocFolder:
                 raw.problems.append(Problem(where, f"{reason}: the second is left out", kind=TWO_ANNOTATIONS))
 
     def _content(self, file: str | None) -> object:
-        """What two annotations of one picture have in common if they are equal."""
-        found = self.annotations.get(file) if file is not None else None
-        if found is None or found.error:
+        """Content of an annotation, equal for two of one picture that do not contradict each other."""
+        annotation = self.annotations.get(file) if file is not None else None
+        if annotation is None or annotation.error:
             return file
-        start, stop = found.rows.start, found.rows.stop
+        start, stop = annotation.rows.start, annotation.rows.stop
         boxes = self.boxes
         corners = boxes.corners[4 * start : 4 * stop]
-        return found.size, boxes.names[start:stop], corners, boxes.difficult[start:stop], found.refused
+        return annotation.size, boxes.names[start:stop], corners, boxes.difficult[start:stop], annotation.refused
 
     def _annotated_elsewhere(self, home: Home, picture: RawImage) -> bool:
         """Whether a picture has an annotation among those of another home."""
@@ -136,34 +138,34 @@ class VocFolder:
         return found
 
     def _read_image(
-        self, image: RawImage, file: str | None, found: VocAnnotation | None, labels: dict[str, int], raw: RawSplit
+        self, image: RawImage, file: str | None, annotation: VocAnnotation | None, labels: dict[str, int], raw: RawSplit
     ) -> None:
         image.image_id = len(raw.images) + 1
         image.labeled = file is not None
-        if file is not None and (found is None or found.error):
-            reason, kind = f"{found.error}: left out" if found else "", "an XML file is invalid"
-            if found is None:
-                reason = f"{file} is XML, but no annotation of Pascal VOC (an element 'annotation'): left out"
-                kind = "an XML file is no annotation"
+        if file is not None and (annotation is None or annotation.error):
+            reason, kind = f"{annotation.error}: left out" if annotation else "", "an XML file is invalid"
+            if annotation is None:
+                reason = f"{file} is XML, but not a Pascal VOC annotation (no element 'annotation'): left out"
+                kind = "an XML file is not an annotation"
             raw.problems.append(Problem(raw.where(image), reason, kind=kind))
             raw.refused.add(image.path)
             return
         raw.images.append(image)
-        if found is None:
+        if annotation is None:
             return
-        image.size = found.size
-        for number, reason, kind in found.refused:
+        image.size = annotation.size
+        for number, reason, kind in annotation.refused:
             raw.problems.append(Problem(f"{raw.where(image)}: object {number}", reason, kind=kind))
-        for number in found.rotated:
+        for number in annotation.rotated:
             raw.problems.append(note(f"{raw.where(image)}: object {number}", ROTATED, ROTATED))
         boxes, place = raw.boxes, len(raw.images) - 1
-        start, stop = found.rows.start, found.rows.stop
-        own = [labels[name] for name in self.boxes.names[start:stop]]
-        boxes.image.extend([place] * len(own))
+        start, stop = annotation.rows.start, annotation.rows.stop
+        own_labels = [labels[name] for name in self.boxes.names[start:stop]]
+        boxes.image.extend([place] * len(own_labels))
         boxes.corners += self.boxes.corners[4 * start : 4 * stop]
-        boxes.label.extend(own)
+        boxes.label.extend(own_labels)
         boxes.crowd += self.boxes.difficult[start:stop]
-        boxes.area.extend([math.nan] * len(own))
+        boxes.area.extend([math.nan] * len(own_labels))
         boxes.names.extend(self.boxes.numbers[start:stop])
 
     def _find_splits(self) -> list[str]:
@@ -190,8 +192,8 @@ class VocFolder:
                 yield from found if len(lists) == 1 else dict(found).items()
             return
         keys_of_pictures = self._keys_of_pictures(home)
-        bare = sorted(keys_of_pictures.keys() - home.files.keys())
-        for key in sorted(home.files) + bare:  # what has an annotation is not to be taken for a picture without one
+        unlabeled = sorted(keys_of_pictures.keys() - home.files.keys())
+        for key in sorted(home.files) + unlabeled:  # what has an annotation must not be taken for a picture without one
             file = home.files.get(key) or keys_of_pictures[key]
             if (split_of_folders(file) or "train") == split:
                 yield key, key
@@ -240,25 +242,25 @@ class VocFolder:
         split: str,
     ) -> RawImage | None:
         """The picture of a key, or None after reporting that there is none."""
-        found = self._pictures_of(home, key)
-        if len(found) > 1:
-            wanted = folded(annotation.filename.replace("\\", "/").rpartition("/")[2]) if annotation else ""
-            named = [file for file in found if folded(file.rpartition("/")[2]) == wanted]
-            others = [file.rpartition("/")[2] for file in found if file not in named]
+        pictures = self._pictures_of(home, key)
+        if len(pictures) > 1:
+            file_name = folded(annotation.filename.replace("\\", "/").rpartition("/")[2]) if annotation else ""
+            named = [file for file in pictures if folded(file.rpartition("/")[2]) == file_name]
+            others = [file.rpartition("/")[2] for file in pictures if file not in named]
             kind = "pictures share an annotation"
-            text = f"{', '.join(file.rpartition('/')[2] for file in found)} share the annotation {stem(key)}.xml"
-            raw.refused.update(map(self.tree.located, found))
+            text = f"{', '.join(file.rpartition('/')[2] for file in pictures)} share the annotation {stem(key)}.xml"
+            raw.refused.update(map(self.tree.located, pictures))
             if len(named) != 1:
-                raw.problems.append(Problem(f"{split}: image {found[0]}", f"{text}: left out", kind=kind))
+                raw.problems.append(Problem(f"{split}: image {pictures[0]}", f"{text}: left out", kind=kind))
                 return None
             reason = f"{text}, which is that of {named[0]}: {', '.join(others)} left out"
             raw.problems.append(Problem(f"{split}: image {named[0]}", reason, kind=kind))
-            found = named
-        if found:
-            return RawImage(self.tree.located(found[0]), 0, found[0])
+            pictures = named
+        if pictures:
+            return RawImage(self.tree.located(pictures[0]), 0, pictures[0])
         finder = self._finder(home, split)
-        sought = [text for text in (annotation.filename if annotation else "", name) if text]
-        for text in sought:
+        names = [text for text in (annotation.filename if annotation else "", name) if text]
+        for text in names:
             result = finder.find(text)
             if not result.reason:
                 shown = result.file or result.path
@@ -272,27 +274,23 @@ class VocFolder:
         missing = join(home.pictures[0], name if is_picture(name) else f"{name}.jpg")
         return RawImage(self.tree.located(missing), 0, missing)
 
-    def _named_otherwise(self, home: Home) -> dict[str, str]:
+    def _renamed_annotations(self, home: Home) -> dict[str, str]:
         """Annotations of another name than their pictures, which they name in `filename`, by the pictures' keys."""
-        if home.annotations not in self._otherwise:
+        if home.annotations not in self._renamed:
             pictures = self._keys_of_pictures(home)
-            bare = pictures.keys() - home.files.keys()
+            unlabeled = pictures.keys() - home.files.keys()
             found: dict[str, str] = {}
-            if bare:
+            if unlabeled:
                 keys = Keys(pictures)
-                for own, file in home.files.items():
+                for name, file in home.files.items():
                     annotation = self.annotations.get(file)
-                    key = None if own in pictures else keys.alike(own)
+                    key = None if name in pictures else keys.alike(name)
                     if key is None and annotation and annotation.filename:
                         key = keys.find(annotation.filename)[0]
-                    if key in bare:
+                    if key in unlabeled:
                         found.setdefault(key, file)
-            self._otherwise[home.annotations] = found
-        return self._otherwise[home.annotations]
-
-    @cached_property
-    def _otherwise(self) -> dict[str, dict[str, str]]:
-        return {}
+            self._renamed[home.annotations] = found
+        return self._renamed[home.annotations]
 
     def _finder(self, home: Home, split: str) -> PictureFinder:
         key = (home.annotations, split)
@@ -301,10 +299,6 @@ class VocFolder:
             self._finders[key] = PictureFinder(self.tree, home.pictures, within=home.folder, split=own)
         return self._finders[key]
 
-    @cached_property
-    def _finders(self) -> dict[tuple[str, str], PictureFinder]:
-        return {}
-
     def _report_unlisted(self, raw: RawSplit) -> None:
         """Name the annotations that no list names, where there are lists."""
         for home in self.homes if self.listed else []:
@@ -312,16 +306,16 @@ class VocFolder:
             for file in (file for files in home.lists.values() for file in files):
                 keys = Keys(home.files)
                 named.update(keys.find(line)[0] for line in read_lines(self.tree.path(file)))
-            otherwise = self._named_otherwise(home)
-            used = {otherwise[key] for key in named if key in otherwise}
-            left = [key for key, file in home.files.items() if key not in named and file not in used]
-            if left:
-                shown = ", ".join(home.files[key] for key in left[:3])
-                text = f"{len(left)} annotations are in no list, such as {shown}: they are left out"
-                enough = "train" in home.lists or "trainval" in home.lists
+            renamed = self._renamed_annotations(home)
+            used = {renamed[key] for key in named if key in renamed}
+            unlisted = [key for key, file in home.files.items() if key not in named and file not in used]
+            if unlisted:
+                shown = ", ".join(home.files[key] for key in unlisted[:3])
+                text = f"{len(unlisted)} annotations are in no list, such as {shown}: they are left out"
+                trains = "train" in home.lists or "trainval" in home.lists
                 where = next((parent(files[0]) for files in home.lists.values()), home.annotations)
-                raw.problems.append(Problem(where, text, "note" if enough else "error", "annotations are in no list"))
-                raw.refused.update(self.tree.located(file) for key in left for file in self._pictures_of(home, key))
+                raw.problems.append(Problem(where, text, "note" if trains else "error", "annotations are in no list"))
+                raw.refused.update(self.tree.located(file) for key in unlisted for file in self._pictures_of(home, key))
 
     def _further_down(self) -> list[Problem]:
         """Annotations of data sets in folders of this one."""

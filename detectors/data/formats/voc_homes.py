@@ -34,11 +34,11 @@ def find_homes(tree: Tree, files: list[str]) -> tuple[list[Home], dict[str, list
     by_folder: dict[str, list[str]] = {}
     for file in files:
         by_folder.setdefault(parent(file), []).append(file)
-    for inner, own in by_folder.items():
+    for inner, group in by_folder.items():
         parts = inner.split("/") if inner else []
         at = next((i for i in reversed(range(len(parts))) if parts[i].lower() in _ANNOTATIONS), None)
         if at is not None and not all(_is_place(part) for part in parts[:at]):
-            further_down[inner] = own
+            further_down[inner] = group
             continue
         annotations = "/".join(parts if at is None else parts[: at + 1])
         home = homes.get(annotations)
@@ -46,7 +46,7 @@ def find_homes(tree: Tree, files: list[str]) -> tuple[list[Home], dict[str, list
             folder = annotations if at is None else parent(annotations)
             home = homes[annotations] = _new_home(tree, folder, annotations)
         start = len(annotations) + 1 if annotations else 0
-        for file in own:
+        for file in group:
             key = without_suffix(file[start:])
             if home.files.setdefault(key, file) != file:
                 home.further.setdefault(key, []).append(file)

@@ -24,13 +24,13 @@ class Keys:
 
     @cached_property
     def _by_fold(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        keys: dict[str, list[str]] = {}
         for kind in self._kinds:
-            own: dict[str, list[str]] = {}
+            groups: dict[str, list[str]] = {}
             for key in kind:
-                own.setdefault(folded(key), []).append(key)
-            found = own | found
-        return found
+                groups.setdefault(folded(key), []).append(key)
+            keys = groups | keys
+        return keys
 
     @cached_property
     def _stems(self) -> dict[str, list[str]]:
@@ -69,7 +69,7 @@ class Keys:
 
 
 def listed_again(where: str, first: str, name: str) -> Problem:
-    """What to say of a picture that a list names again: an error if by another name, since that was another picture."""
+    """Problem of a picture that a list names twice: an error if by another name, since that was another picture."""
     forms = [without_suffix(text) if is_picture(text) else text for text in (first, name)]
     if folded(forms[0].replace("\\", "/")) == folded(forms[1].replace("\\", "/")):
         return note(where, "it is listed twice", "listed twice")

@@ -18,7 +18,7 @@ _DECLARATION = re.compile(rb"^\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"']
 
 
 class Refused(NamedTuple):
-    """An object that is no box: its number from 1, and why."""
+    """An object that is not a box: its number from 1, and why."""
 
     number: int
     reason: str
@@ -62,7 +62,7 @@ def read_annotation(file: str, boxes: VocBoxes) -> VocAnnotation | None:
     try:
         root = parse_xml(read_bytes(file))
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        return VocAnnotation(error=f"{os.path.basename(file)} is no valid XML: {error}")
+        return VocAnnotation(error=f"{os.path.basename(file)} is not valid XML: {error}")
     if root.tag != "annotation":
         return None
     found = VocAnnotation((root.findtext("filename") or "").strip())
@@ -83,7 +83,7 @@ def parse_xml(content: bytes) -> ElementTree.Element:
     """The root of an XML text; the parser itself knows no encoding of several bytes but UTF-8 and UTF-16.
 
     Raises:
-        ElementTree.ParseError: it is no XML.
+        ElementTree.ParseError: it is not XML.
         LookupError, ValueError: its encoding is unknown, or not the one that it claims.
     """
     declared = _DECLARATION.match(content)
@@ -93,7 +93,7 @@ def parse_xml(content: bytes) -> ElementTree.Element:
 
 
 def _read_objects(items: list[ElementTree.Element], boxes: VocBoxes) -> tuple[Sequence[Refused], Sequence[int]]:
-    """Append the boxes of objects; gives why some have none, and the numbers of those that were rotated."""
+    """Append the boxes of objects; returns why some have none, and the numbers of those that were rotated."""
     refused: list[Refused] = []
     rotated: list[int] = []
     add_name, add_corners, add_number = boxes.names.append, boxes.corners.extend, boxes.numbers.append
@@ -132,7 +132,7 @@ def _rotation(attributes: ElementTree.Element) -> float:
 
 
 def _refused(number: int, item: ElementTree.Element) -> Refused:
-    """Why an object is no box."""
+    """Why an object is not a box."""
     if not (item.findtext("name") or "").strip():
         return Refused(number, "the object has no name", "an object has no name")
     box = item.find("bndbox")

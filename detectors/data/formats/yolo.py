@@ -19,8 +19,8 @@ from detectors.data.split_names import ordered, split_of_folders
 from detectors.data.tree import Tree
 from detectors.errors import InputError
 
-# Files that are made numbers at once: enough to be fast, few enough to stay small.
-_AT_ONCE = 1_000
+# Label files that are parsed together: enough to be fast, few enough to stay small.
+_BATCH = 1_000
 
 
 def find_splits(tree: Tree, entry: str | None = None, *, merge_classes: bool = False) -> Splits:
@@ -46,9 +46,9 @@ def read_split(
         ValueError: no class names, malformed ones, or a source that is not there.
     """
     sources = found[split]
-    lost = [source.missing for source in sources if source.missing]
+    missing = [source.missing for source in sources if source.missing]
     if all(source.missing or source.left_out for source in sources):
-        raise InputError(f"{'; '.join(lost)}: mend the path, or delete the line")
+        raise InputError(f"{'; '.join(missing)}: correct the path, or delete the line")
     names = config.names or _names_in_labels(sources)
     if not names:
         raise InputError(
@@ -58,7 +58,7 @@ def read_split(
     unique, by_id = unique_names(names, list(range(len(names))), where, merge=merge_classes)
     raw = RawSplit(split, unique, list(range(1, len(unique) + 1)), RawBoxes("line"))
     kind = "pictures are in no split"
-    raw.problems += [Problem(split, reason, kind=kind) for reason in lost]
+    raw.problems += [Problem(split, reason, kind=kind) for reason in missing]
     for source in sources:
         raw.refused.update(map(tree.located, source.left_out))
         if source.left_out and not source.missing:
@@ -70,14 +70,14 @@ def read_split(
     reader.finish()
     first = ordered(list(found))[0]
     for file in sources[0].labels.strays():
-        own = split_of_folders(file)
-        if (own if own in found else first) == split and _is_labels(sources[0].labels.tree.path(file)):
+        named = split_of_folders(file)
+        if (named if named in found else first) == split and _is_labels(sources[0].labels.tree.path(file)):
             raw.problems.append(Problem(f"{split}: labels {file}", "there is no image for this file"))
     return raw
 
 
 class _Reader:
-    """Fills a split, picture by picture; the lines of many pictures are made numbers at once."""
+    """Fills a split, picture by picture; the lines of many pictures are parsed together."""
 
     def __init__(
         self, raw: RawSplit, by_id: dict[int, int], names: list[str], keypoints: int | None, sources: list[Source]
@@ -90,8 +90,8 @@ class _Reader:
         self.sources = sources
         """Those of all splits."""
         self.seen: set[str] = set()
-        self.waiting: list[tuple[int, bytes]] = []
-        """Texts that are not read yet, with the places of their images."""
+        self.pending: list[tuple[int, bytes]] = []
+        """Texts that are not parsed yet, with the positions of their images."""
 
     def read_picture(self, picture: Found, source: Source) -> None:
         """Add a picture and its labels, or report why not."""
@@ -120,7 +120,7 @@ class _Reader:
             if not content.isascii():
                 lines_of(content, tree.located(str(file)))
         except ValueError as error:
-            raw.problems.append(Problem(raw.where(image), f"{error}: left out", kind="a label file is no text"))
+            raw.problems.append(Problem(raw.where(image), f"{error}: left out", kind="a label file is not text"))
             raw.refused.add(image.path)
             return
         for other in source.labels.others(name):
@@ -128,25 +128,25 @@ class _Reader:
                 reason = f"{file} and {other} are both for this picture, and differ: the second is left out"
                 raw.problems.append(Problem(raw.where(image), reason, kind=TWO_ANNOTATIONS))
         if content:
-            self.waiting.append((len(raw.images), content))
+            self.pending.append((len(raw.images), content))
         raw.images.append(image)
-        if len(self.waiting) == _AT_ONCE:
+        if len(self.pending) == _BATCH:
             self.finish()
 
     def finish(self) -> None:
-        """Add the boxes of all texts that wait: together if all have the common form, or else one by one."""
-        waiting, self.waiting = self.waiting, []
-        if self._add_plain(waiting):
+        """Add the boxes of all pending texts: together if all have the common form, or else one by one."""
+        pending, self.pending = self.pending, []
+        if self._add_plain(pending):
             return
-        for place, content in waiting:
+        for place, content in pending:
             if not self._add_plain([(place, content)]):
                 for number, line in enumerate(lines_of(content, self.raw.images[place].name), start=1):
                     if not line.startswith(HEADERS):
                         self._read_line(line, number, place)
 
-    def _add_plain(self, waiting: list[tuple[int, bytes]]) -> bool:
-        """Add the boxes of texts that all have the common form, of which there may be many; else say so."""
-        texts = [content if content.endswith(b"\n") else content + b"\n" for _, content in waiting]
+    def _add_plain(self, pending: list[tuple[int, bytes]]) -> bool:
+        """Add the boxes of texts if all have the common form; returns whether they have."""
+        texts = [content if content.endswith(b"\n") else content + b"\n" for _, content in pending]
         counts = [text.count(b"\n") for text in texts]
         rows = [line.split() for line in b"".join(texts).splitlines()]
         if not rows:
@@ -163,7 +163,7 @@ class _Reader:
         numbers = category.astype(np.int64)
         if (numbers != category).any():
             return False
-        image = np.repeat(np.array([place for place, _ in waiting], dtype=np.int64), counts)
+        image = np.repeat(np.array([place for place, _ in pending], dtype=np.int64), counts)
         names = chain.from_iterable(range(1, count + 1) for count in counts)
         corners = np.concatenate([centers - halves, centers + halves], axis=1)
         self.raw.boxes.extend(image, corners, self.labels[numbers], names)
@@ -210,7 +210,7 @@ def _is_labels(file: Path) -> bool:
 
 
 def _names_in_labels(sources: list[Source]) -> list[str]:
-    """Class names that the labels themselves hold, as DOTA's do."""
+    """Class names in the labels themselves, as in DOTA's."""
     found = map(read_line, _lines(sources))
     return sorted({line.category for line in found if isinstance(line, Line) and isinstance(line.category, str)})
 

@@ -18,7 +18,7 @@ _NAME_FILES = (*_OWN_NAMES, "predefined_classes.txt")  # the last holds what lab
 
 @dataclass
 class YoloConfig:
-    """Sources of each split as they are written, `names` of the classes if there are any, and where this stands."""
+    """Sources of each split as they are written, `names` of the classes if there are any, and the `file` with both."""
 
     file: str = ""
     sources: dict[str, list[str]] = field(default_factory=dict)
@@ -70,7 +70,7 @@ def _load(file: Path, *, strict: bool = True) -> dict[str, Any]:
         content = yaml.load(file.read_bytes().decode("utf-8-sig"), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         if strict:
-            raise InputError(f"{file} is no valid YAML: {error}") from None
+            raise InputError(f"{file} is not valid YAML: {error}") from None
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -130,7 +130,7 @@ def _names_beside(tree: Tree) -> list[str] | None:
                 entries = json.loads(tree.path(file).read_bytes().decode("utf-8-sig"))["categories"]
                 return [str(entry["name"]) for entry in sorted(entries, key=lambda entry: int(entry["id"]))]
             except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{tree.path(file)} is no list of categories: {error!r}") from None
+                raise InputError(f"{tree.path(file)} is not a list of categories: {error!r}") from None
     return None
 
 

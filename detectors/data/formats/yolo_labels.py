@@ -63,14 +63,14 @@ def read_line(line: str, keypoints: int | None = None, *, polygons: bool = False
     if count < 5:
         return Refused(f"{_EXPECTED}, got {count}: {line[:80]!r}", "a line has too few numbers")
     if count == 5 or count == 6:
-        remark = "" if count == 5 else "the sixth column is no part of a box: left out"
+        remark = "" if count == 5 else "the sixth column is not part of a box: left out"
         return _finished(values[0], _box(values), remark, line)
     # A score and a track may follow the keypoints.
     if _is_pose(values) if keypoints is None else 0 <= count - 5 - keypoints <= 2:
         return _finished(values[0], _box(values), "keypoints are left out", line)
     tracked = texts[-1].isdecimal() and values[-1] > 1  # more than any coordinate
     if count == 7 and tracked:
-        return _finished(values[0], _box(values), "a score and a track are no part of a box: left out", line)
+        return _finished(values[0], _box(values), "a score and a track are not part of a box: left out", line)
     if not polygons and count == 7 and texts[-1] == "1":
         remedy = f"{_REPEAT}; for a box, delete the last two numbers"
         return Refused(f"a triangle, or a box with a score and the track 1 ({remedy}): {line[:80]!r}", _AMBIGUOUS)
@@ -113,7 +113,7 @@ def _read_dota(texts: list[str], line: str) -> Line | Refused:
         if len(values) < 8 or len(texts) not in (9, 10):
             raise ValueError
     except ValueError:
-        return Refused(f"{_EXPECTED}, got {line[:80]!r}", "a line is no list of numbers")
+        return Refused(f"{_EXPECTED}, got {line[:80]!r}", "a line is not a list of numbers")
     x, y = values[::2], values[1::2]
     corners = (min(x), min(y), max(x), max(y))
     remark = "an oriented box: the upright box around it"

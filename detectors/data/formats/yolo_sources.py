@@ -30,7 +30,7 @@ class Source:
 
     @cached_property
     def pictures(self) -> list[Found]:
-        """The pictures, those that a list names but that are not there too."""
+        """The pictures, including those that a list names and that are missing."""
         tree = self.labels.tree
         finder = PictureFinder(tree, [self.base, ""])
         return [Found(tree.located(file), file) for file in self.files] + finder.find_all(self.lines)
@@ -60,7 +60,7 @@ def find_sources(tree: Tree, config: YoloConfig) -> dict[str, list[Source]]:
 
 
 def _configured_below(tree: Tree) -> bool:
-    """Whether this is no data folder but one with data folders in it."""
+    """Whether this is not a data folder but one with data folders in it."""
     inner = (names for folder, names in tree.names.items() if folder and "/" not in folder)
     return any(name in ("data.yaml", "data.yml") for names in inner for name in names)
 
@@ -150,8 +150,8 @@ def _listed(labels: LabelFiles, file: Path, base: str) -> list[Source]:
             elsewhere.setdefault(root, []).append(join(folder, os.path.basename(line)))
         else:
             lines.append(line)
-    own = [Source(labels, lines=lines, base=base)] if lines or not elsewhere else []
-    return own + [Source(LabelFiles(Tree(root)), files) for root, files in elsewhere.items()]
+    inside = [Source(labels, lines=lines, base=base)] if lines or not elsewhere else []
+    return inside + [Source(LabelFiles(Tree(root)), files) for root, files in elsewhere.items()]
 
 
 def _lists(labels: LabelFiles) -> dict[str, list[Source]]:
@@ -180,20 +180,20 @@ def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str], listed
     named: dict[str | None, list[str]] = {}
     for picture in pictures:
         named.setdefault(split_of_folders(picture), []).append(picture)
-    bare = named.pop(None, [])
+    unsplit = named.pop(None, [])
     for split, files in named.items():
         if split is not None:
             yield split, Source(labels, files)
-    if bare and not named and not covered:
-        yield "train", Source(labels, bare)
+    if unsplit and not named and not covered:
+        yield "train", Source(labels, unsplit)
         return
-    lost = [picture for picture in bare if labels.of(picture)]
-    if lost:
-        reason = "" if listed else left_out_reason(lost)
-        yield "train", Source(labels, missing=reason, left_out=lost)
+    left_out = [picture for picture in unsplit if labels.of(picture)]
+    if left_out:
+        reason = "" if listed else left_out_reason(left_out)
+        yield "train", Source(labels, missing=reason, left_out=left_out)
 
 
 def left_out_reason(pictures: list[str]) -> str:
-    """What is said of annotated pictures that are in no split."""
+    """The reason to report for annotated pictures that are in no split."""
     shown = ", ".join(pictures[:3])
     return f"{len(pictures)} pictures with labels are in no split, such as {shown}: they are left out"

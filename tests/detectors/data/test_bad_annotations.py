@@ -170,7 +170,7 @@ def test_voc_problems(tmp_path: Path, writers: Writers) -> None:
         ("train: image JPEGImages/a.png: object 3", "four numbers"),
         ("train: image JPEGImages/a.png: object 4", "no name"),
         ("train: image JPEGImages/a.png: object 5", "no area"),
-        ("train: image JPEGImages/b.png", "b.xml is no valid XML"),
+        ("train: image JPEGImages/b.png", "b.xml is not valid XML"),
         ("train: Annotations/d.xml", "no picture"),
         ("train: image JPEGImages/c.png", "no label file"),
     ]
@@ -195,7 +195,7 @@ def test_yolo_problems(tmp_path: Path, writers: Writers) -> None:
     for number, part in enumerate(parts, start=1):
         assert part in found.pop(f"train: image images/train/c.png: line {number}")
     assert "duplicate" in found.pop("train: image images/train/c.png: line 12")
-    assert "no UTF-8 text" in found.pop("train: image images/train/b.png")
+    assert "not UTF-8 text" in found.pop("train: image images/train/b.png")
     assert found == {"train: labels labels/train/stray.txt": "there is no image for this file"}
     assert load_dataset(folder).records[1].labels.tolist() == [1]
 
@@ -249,14 +249,14 @@ def test_hard_errors(tmp_path: Path, writers: Writers) -> None:
     with pytest.raises(ValueError, match="numbered 0 to 0"):
         load_dataset(folder, format="yolo")
     (folder / "data.yaml").write_text("names: [")
-    with pytest.raises(ValueError, match="no valid YAML"):
+    with pytest.raises(ValueError, match="not valid YAML"):
         load_dataset(folder, format="yolo")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "no valid JSON"),
+        ("{", "not valid JSON"),
         ("[]", "expected an object, got a list"),
         ('{"images": [], "annotations": []}', "no list 'categories'"),
         ('{"images": [], "annotations": [], "categories": []}', "no categories"),

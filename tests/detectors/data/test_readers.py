@@ -271,7 +271,7 @@ def test_yolo_texts_read_together_are_those_read_line_by_line(texts: list[list[s
 
 
 def test_yolo_texts_of_more_files_than_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detectors.data.formats.yolo._AT_ONCE", 2)
+    monkeypatch.setattr("detectors.data.formats.yolo._BATCH", 2)
     for number in range(5):
         (tmp_path / f"{number}.jpg").touch()
         (tmp_path / f"{number}.txt").write_text(f"{number} .5 .5 .2 .{number + 1}\n" * (number % 3))

@@ -445,7 +445,7 @@ def test_xml_that_cannot_be_decoded_is_named(declared: str, content: bytes, tmp_
     exports.labelimg_voc(tmp_path)
     text = voc_xml("a", declaration=f'<?xml version="1.0" encoding="{declared}"?>\n').encode()
     (tmp_path / "a.xml").write_bytes(text.replace(b"cat", b"cat" + content))
-    refused(tmp_path, "a.xml is no valid XML")
+    refused(tmp_path, "a.xml is not valid XML")
     assert set(boxes_of(load_dataset(tmp_path))) == {"b"}  # and no background
 
 

@@ -338,7 +338,7 @@ def test_xml_of_another_kind_is_named(root: str, tmp_path: Path) -> None:
     save_xmls(tmp_path / "Annotations")
     inner = (tmp_path / "Annotations/a.xml").read_text().split("<annotation>")[1].split("</annotation>")[0]
     (tmp_path / "Annotations/a.xml").write_text(f"<{root}>{inner}</{root.split()[0]}>")
-    refused(tmp_path, "Annotations/a.xml is XML, but no annotation of Pascal VOC")
+    refused(tmp_path, "Annotations/a.xml is XML, but not a Pascal VOC annotation")
 
 
 @pytest.mark.parametrize("name", ["_background_", "__background__"])

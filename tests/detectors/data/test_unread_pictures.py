@@ -93,5 +93,5 @@ def test_masks_are_no_pictures(folder: str, tmp_path: Path) -> None:
 def test_refused_pictures_are_named_once(tmp_path: Path) -> None:
     voc(tmp_path)
     (tmp_path / "train/b.xml").write_text("<annotation>")
-    report = refused(tmp_path, "b.xml is no valid XML")
+    report = refused(tmp_path, "b.xml is not valid XML")
     assert "in no split" not in reasons(report.problems)

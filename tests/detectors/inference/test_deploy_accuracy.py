@@ -47,8 +47,8 @@ def learned() -> SSD:
 @pytest.mark.parametrize("least", [None, 16], ids=["as it is", "Winograd wherever it can be"])
 def test_average_precision_is_the_originals(learned: SSD, least: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if least is not None:  # this detector is narrower than those that take it
-        monkeypatch.setattr("detectors.inference.winograd._LEAST_WEIGHTS", least**2)
-        monkeypatch.setattr("detectors.inference.winograd._LEAST_SIDE", 3)
+        monkeypatch.setattr("detectors.inference.winograd._MIN_WEIGHTS", least**2)
+        monkeypatch.setattr("detectors.inference.winograd._MIN_SIDE", 3)
     data = pictures(2500, seed=1)  # with fewer, chance alone moves AP by the tolerance
     expected = evaluate(learned, data)["AP"]
     assert expected > 0.25  # or there is little to lose

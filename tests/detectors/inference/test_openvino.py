@@ -216,7 +216,7 @@ def test_a_damaged_network_is_named(model, network, tmp_path, damage):
     path = tmp_path / "damaged.xml"
     path.write_bytes(graph)
     path.with_suffix(".bin").write_bytes(weights)
-    with pytest.raises(InputError, match=r"^.*damaged\.xml and its \.bin are no whole network of OpenVINO: [^\n]+$"):
+    with pytest.raises(InputError, match=r"^.*damaged\.xml and its \.bin are not a complete OpenVINO network: [^\n]+$"):
         model.deploy(engine="openvino", network=path)
 
 

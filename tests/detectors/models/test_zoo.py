@@ -147,7 +147,7 @@ class TestSeveralNecks:
             tiny(neck=["fpn", "bfp"], neck_kwargs=[{}])
         with pytest.raises(TypeError, match="neck_kwargs of one neck is one mapping"):
             tiny(neck="fpn", neck_kwargs=[{}])
-        with pytest.raises(TypeError, match=r"'m2det' stands on an MLFPN: got neck=\['mlfpn', 'bfp'\]"):
+        with pytest.raises(TypeError, match=r"'m2det' needs an MLFPN: got neck=\['mlfpn', 'bfp'\]"):
             tiny("m2det", neck=["mlfpn", "bfp"], neck_kwargs=[{}, {}])
         with pytest.raises(TypeError, match=r"loss_kwargs is a mapping of arguments: got \[1\]"):
             tiny(loss_kwargs=[1])
@@ -192,11 +192,11 @@ def test_anchor_sizes_replace_the_pattern(tiny):
         ({"name": "ssd", "backbone": "resnet19"}, ValueError, "resnet18"),
         ({"name": "ssd", "backbone": "test_resnet", "neck": "fnp"}, ValueError, "fpn"),
         ({"name": "ssd_300_vgg16", "loss": "hinge"}, ValueError, "'focal', 'multibox'"),
-        ({"name": "m2det", "backbone": "test_resnet", "neck": "fpn"}, TypeError, "stands on an MLFPN: got neck='fpn'"),
+        ({"name": "m2det", "backbone": "test_resnet", "neck": "fpn"}, TypeError, "needs an MLFPN: got neck='fpn'"),
         (
             {"name": "ssd_300_vgg16", "num_level": 3},
             TypeError,
-            r"\['num_level'\] are no settings .* belong in .*neck_kwargs",
+            r"\['num_level'\] are not settings .* belong in .*neck_kwargs",
         ),
         ({"name": "m2det_320_vgg16", "neck_kwargs": {"num_level": 3}}, TypeError, "MLFPN.*'num_level'"),
     ],

@@ -115,7 +115,7 @@ def test_no_split_to_evaluate_on_makes_the_last_the_best(tmp_path: Path) -> None
 def test_existing_run_is_refused_without_resume_or_overwrite(data: Path, tmp_path: Path) -> None:
     config = tiny_config(data, tmp_path / "run", epochs=1)
     assert train(config)
-    with pytest.raises(FileExistsError, match="holds a run already: go on with --resume, or start anew"):
+    with pytest.raises(FileExistsError, match="holds a run: continue it with --resume, or start over"):
         train(config)
     assert train(config, overwrite=True)
     with pytest.raises(ValueError, match="exclude each other"):
@@ -148,7 +148,7 @@ def test_full_disk_is_told_and_the_last_checkpoint_kept(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_sync", full)
-        with pytest.raises(TrainingStopped, match=r"is full .*last is whole.*--resume"):
+        with pytest.raises(TrainingStopped, match=r"is full .*last is intact.*--resume"):
             train(config)
     assert Checkpoints(config.output).load()[2]["step"] > 0
     assert not (config.output / "last.partial").exists()

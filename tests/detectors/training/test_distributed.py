@@ -99,7 +99,7 @@ def test_fewer_images_than_a_step_make_a_smaller_step(tmp_path: Path) -> None:
     assert StepBatches(3, 8).batch_size == 3
     config = tiny_config(write_data(tmp_path / "data", train=3, val=1), tmp_path / "run", batch_size=8, epochs=1)
     assert train(config)
-    assert "3 images make a batch of 3" in (config.output / "train.log").read_text()
+    assert "a batch has 3 images, since there are only 3" in (config.output / "train.log").read_text()
 
 
 def step_of(parts: list[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -70,7 +70,7 @@ def test_damaged_checkpoint_is_refused_and_the_one_before_offered(data: Path, tm
     with pytest.raises(DamagedCheckpoint, match=r"state.safetensors is not what was written.*--resume --previous"):
         train(config, resume=True)
     (config.output / "previous").rename(config.output / "gone")
-    with pytest.raises(DamagedCheckpoint, match="there is no whole one before it"):
+    with pytest.raises(DamagedCheckpoint, match="there is no intact one before it"):
         train(config, resume=True)
     (config.output / "gone").rename(config.output / "previous")
     assert train(config, resume=True, previous=True)

@@ -136,7 +136,7 @@ def test_eval_refuses_data_of_other_classes(run: Path, tmp_path: Path, capsys: p
     content["categories"][0]["name"] = "disk"
     (data / "val.json").write_text(json.dumps(content))
     assert main(["eval", "--data", str(data), "--checkpoint", str(run), "--split", "val"]) == 2
-    assert "differ from those given" in capsys.readouterr().err
+    assert "differ from the expected ones" in capsys.readouterr().err
 
 
 def test_eval_takes_the_images_that_the_run_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
