@@ -134,7 +134,7 @@ def _neck_plots(source: Source, timed: Sequence[Row], ratio: Mapping[str, float]
         values = series.setdefault(neck_title(row["neck"]), [None] * len(places))
         values[places.index((row["backbone"], row["size"]))] = (row["median_ms"], row["lower_ms"], row["upper_ms"])
     file, line = source.plot("neck-latency")
-    plots.bars(file, [f"{b} {s}" for b, s in places], series, "ms, batch 1, forward, fp32", log=True)
+    plots.points(file, [f"{b} {s}" for b, s in places], series, "ms, batch 1, forward, fp32")
     costs = {(r["neck"], r["backbone"], r["size"]): r for r in source.rows if r["kind"] == "costs" and "error" not in r}
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:

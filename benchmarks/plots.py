@@ -28,15 +28,26 @@ def figure(file: Path, size: tuple[float, float]) -> Iterator[Any]:
         drawn.savefig(file, metadata=metadata, dpi=110, facecolor="white")
 
 
-def bars(
+def bars(file: Path, values: Mapping[str, tuple[float, float, float]], label: str) -> None:
+    """Horizontal bars, the first on top, of (value, lower, upper) by name."""
+    with figure(file, (6.8, 0.27 * len(values) + 0.9)) as drawn:
+        axes = drawn.subplots()
+        lengths, lower, upper = np.array(list(values.values())).T
+        errors = np.abs([lengths - lower, upper - lengths])
+        axes.barh(range(len(values)), lengths, xerr=errors, capsize=2, color=COLORS[0], error_kw={"lw": 0.8})
+        axes.set_yticks(range(len(values)), list(values))
+        axes.invert_yaxis()
+        axes.set(xlabel=label)
+        axes.grid(axis="x", alpha=0.3)
+
+
+def points(
     file: Path,
     groups: Sequence[str],
     series: Mapping[str, Sequence[tuple[float, float, float] | None]],
     label: str,
-    *,
-    log: bool = False,
 ) -> None:
-    """Groups of bars, or with `log` of points, one per series: (value, lower, upper), or None where there is none."""
+    """Groups of points on a logarithmic axis, one per series: (value, lower, upper), or None where there is none."""
     with figure(file, (max(6.0, 1.1 * len(groups) + 2), 3.6)) as drawn:
         axes = drawn.subplots()
         width = 0.8 / max(len(series), 1)
@@ -46,13 +57,10 @@ def bars(
             heights = [value[0] for _, value in present]
             errors = np.abs(np.array([[v[0] - v[1] for _, v in present], [v[2] - v[0] for _, v in present]]))
             color = COLORS[i % len(COLORS)]
-            if log:  # where bars would have no foot to stand on
-                axes.errorbar(places, heights, errors, fmt="o", ms=4, capsize=2, color=color, label=name, lw=0.8)
-            else:
-                axes.bar(places, heights, width, yerr=errors, capsize=2, color=color, label=name, error_kw={"lw": 0.8})
+            axes.errorbar(places, heights, errors, fmt="o", ms=4, capsize=2, color=color, label=name, lw=0.8)
         turned = {"rotation": 20, "ha": "right"} if len(groups) > 1 else {}
         axes.set_xticks(range(len(groups)), groups, **turned)
-        axes.set(ylabel=label, **({"yscale": "log"} if log else {}))
+        axes.set(ylabel=label, yscale="log")
         axes.grid(axis="y", alpha=0.3)
         if len(series) > 1:
             for columns in (4, 3, 2, 1):  # as many as fit

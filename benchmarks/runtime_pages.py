@@ -33,7 +33,7 @@ def speed(source: Source) -> list[str]:
             values = series.setdefault(row["way"], [None] * len(models))
             values[models.index(row["model"])] = (row["median_ms"], row["lower_ms"], row["upper_ms"])
         file, line = source.plot("speed")
-        plots.bars(file, models, series, "ms per image, batch 1", log=True)
+        plots.points(file, models, series, "ms per image, batch 1")
         lines += [line, ""]
     for part in source.rows:
         if part["kind"] == "roofline" and "error" not in part:
@@ -86,7 +86,7 @@ def nms(source: Source) -> list[str]:
     if not series:
         return lines
     file, line = source.plot("nms")
-    plots.bars(file, shapes, series, "ms", log=True)
+    plots.points(file, shapes, series, "ms")
     return [*lines, line, ""]
 
 

@@ -55,13 +55,9 @@ def _ablation_table(source: Source, groups: Mapping[str, list[Row]]) -> list[str
     head = ["row", "AP", "step", "paper's AP", "paper's step", "AP50", "S", "M", "L", "M par.", "GFLOPs"]
     lines = table([*head, "seeds"], body)
     file, line = source.plot("ablation")
-    values = [[100 * row["AP"] for row in rows] for rows in groups.values()]
-    plots.bars(
-        file,
-        [rows[0]["title"] for rows in groups.values()],
-        {"AP": [(statistics.mean(v), min(v), max(v)) for v in values]},
-        "AP (lines: lowest to highest seed)",
-    )
+    values = {rows[0]["title"]: [100 * row["AP"] for row in rows] for rows in groups.values()}
+    spans = {title: (statistics.mean(v), min(v), max(v)) for title, v in values.items()}
+    plots.bars(file, spans, "AP (lines: lowest to highest seed)")
     return [*lines, line, ""]
 
 
