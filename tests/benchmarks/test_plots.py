@@ -1,6 +1,7 @@
 """Plots: what is drawn lies inside the picture."""
 
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_bars_are_named_and_start_at_the_top(tmp_path, drawn):
     names = [tick.get_text() for tick in axes.get_yticklabels()]
     assert names == [f"row {i}" for i in range(20)]
     boxes = [tick.get_window_extent() for tick in axes.get_yticklabels()]
-    assert all(upper.y0 >= lower.y1 for upper, lower in zip(boxes, boxes[1:]))
+    assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))
     assert [bar.get_width() for bar in axes.patches] == [50.0 + i for i in range(20)]
     (lines,) = axes.collections
     assert [segment[:, 0].tolist() for segment in lines.get_segments()] == [[49.0, 53.0 + i] for i in range(20)]
