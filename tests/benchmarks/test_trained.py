@@ -109,7 +109,7 @@ def test_a_cell_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiment, "train", cut_off)
     words = ("ablation", "--output", tmp_path, "--rows", "fpn")
     assert run(*words) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     assert not (tmp_path / "ablation.json").exists()
     assert run(*words) == 0
     assert trained == [False, True]

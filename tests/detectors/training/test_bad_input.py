@@ -124,7 +124,7 @@ def test_existing_run_is_refused_without_resume_or_overwrite(data: Path, tmp_pat
 
 def test_a_folder_that_is_no_run_is_never_overwritten(data: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="not empty and no run folder"):
+    with pytest.raises(FileExistsError, match="not empty and not a run folder"):
         train(tiny_config(data, tmp_path), overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
 
