@@ -47,7 +47,7 @@ class Check:
     def run(self) -> int:
         from detectors.data import check_dataset
         from detectors.data.progress_bar import progress_bar
-        from detectors.training.evaluation import crowding
+        from detectors.training.evaluation import detection_limit_warning
         from detectors.training.run_log import write_json
 
         self._check_options()
@@ -62,7 +62,7 @@ class Check:
         )
         show(report)
         for split, dataset in report.datasets.items():
-            warning = crowding(split, dataset)
+            warning = detection_limit_warning(split, dataset)
             if warning:
                 print(f"warning: {warning}")
         if self.json is not None:

@@ -62,7 +62,7 @@ class Eval:
         from detectors.data.problems import errors, grouped
         from detectors.inference.forms import export_size
         from detectors.saving import load
-        from detectors.training.evaluation import CocoResult, allow_detections, crowding, detect
+        from detectors.training.evaluation import CocoResult, allow_detections, detect, detection_limit_warning
         from detectors.training.pictures import draw_comparison, draw_precision
         from detectors.training.run_log import write_json
 
@@ -105,7 +105,7 @@ class Eval:
             for line in group.lines():
                 print(f"warning: {split}: {line}", file=sys.stderr)
         allow_detections(detector, self.max_detections)
-        warning = crowding(split, dataset, self.max_detections, detector.postprocess.max_per_image)
+        warning = detection_limit_warning(split, dataset, self.max_detections, detector.postprocess.max_per_image)
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
         began = time.perf_counter()

@@ -52,14 +52,14 @@ def _has_seen_nothing(norm: _BatchNorm) -> bool:
     return mean is not None and variance is not None and not mean.any() and bool((variance - 1).abs().sum() == 0)
 
 
-def quicken_batch_norms(model: nn.Module, steps: int) -> int:
+def raise_momentum(model: nn.Module, steps: int) -> int:
     """Raise the momentum of batch norms whose running statistics would not converge within `steps`.
 
     Where more than a hundredth of the initial statistics would be left after `steps`, the momentum becomes torch's
     default of 0.1. Weights and statistics stay as they are, and so do frozen norms. Returns how many norms it changed.
 
     >>> norm = nn.BatchNorm2d(4, momentum=0.01)
-    >>> quicken_batch_norms(norm, steps=100), norm.momentum
+    >>> raise_momentum(norm, steps=100), norm.momentum
     (1, 0.1)
     """
     slow = [

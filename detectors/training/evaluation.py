@@ -87,7 +87,7 @@ def allow_detections(detector: Detector, count: int) -> None:
         post.candidates_per_class = max(post.candidates_per_class, 4 * count)
 
 
-def crowding(
+def detection_limit_warning(
     split: str, dataset: DetectionDataset, max_detections: int = MAX_DETECTIONS, max_per_image: int | None = None
 ) -> str:
     """A warning where images have more objects than can be found; empty where none has.
@@ -95,7 +95,7 @@ def crowding(
     AP counts `max_detections` of a class per image, and a detector gives `max_per_image`, by default 200, of all.
 
     >>> from detectors.data import SyntheticScales
-    >>> crowding("val", SyntheticScales.easy(9), max_detections=1)
+    >>> detection_limit_warning("val", SyntheticScales.easy(9), max_detections=1)
     'val: 5 images have more than 1 object of a class (up to 2), but AP counts 1 per image: give --max-detections 2'
     """
     labels = [record.labels[~record.crowd] for record in dataset.records]

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from detectors.data import DetectionDataset
 from detectors.models.ssd import SSD
 from detectors.saving import save
-from detectors.training.batch_norm import quicken_batch_norms
+from detectors.training.batch_norm import raise_momentum
 from detectors.training.checkpoint import Checkpoints, TrainingStopped, disk_errors, replace_folder
 from detectors.training.config import TrainConfig
 from detectors.training.data import (
@@ -87,7 +87,7 @@ class Loop:
             LOGGER.warning("a batch has %d images, since there are only %d", self.batches.batch_size, len(train))
         local = accelerator.num_processes if is_distributed() else 1
         self.workers = default_workers(local) if config.workers is None else config.workers
-        quicken_batch_norms(model, self.total)
+        raise_momentum(model, self.total)
         self.stepper = Stepper(model.to(accelerator.device), config, accelerator, self.total)
         self.checkpoints = Checkpoints(folder)
         self.reports = Reports()

@@ -15,7 +15,7 @@ from detectors.saving import build, describe
 from detectors.training.checkpoint import Checkpoints
 from detectors.training.config import TrainConfig, differences, read_config, set_options
 from detectors.training.data import augmentation, fingerprint, open_datasets, warn_of_small_boxes
-from detectors.training.evaluation import MAX_DETECTIONS, allow_detections, crowding
+from detectors.training.evaluation import MAX_DETECTIONS, allow_detections, detection_limit_warning
 from detectors.training.loop import Loop
 from detectors.training.memory import keep_freed_memory
 from detectors.training.metrics import Metrics, Progress
@@ -105,7 +105,7 @@ def train(
             )
         allow_detections(model, config.max_detections)
         if val_set is not None:
-            warning = crowding("val", val_set, config.max_detections, model.postprocess.max_per_image)
+            warning = detection_limit_warning("val", val_set, config.max_detections, model.postprocess.max_per_image)
             if warning:
                 LOGGER.warning(warning)
         train_set.transforms = augmentation(config, model.image_size)

@@ -7,7 +7,7 @@ from torch import nn
 from training_runs import TINY, tiny_config, write_data
 
 from detectors import load
-from detectors.training.batch_norm import quicken_batch_norms, start_statistics
+from detectors.training.batch_norm import raise_momentum, start_statistics
 from detectors.training.run import train
 from pyramids import MLFPN
 
@@ -15,20 +15,20 @@ from pyramids import MLFPN
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.1), (100, 0.1), (458, 0.1), (459, 0.01), (10_000, 0.01)])
 def test_momentum_by_the_length_of_the_run(steps, momentum):
     norm = nn.BatchNorm2d(4, momentum=0.01)
-    assert quicken_batch_norms(nn.Sequential(norm), steps) == (momentum == 0.1)
+    assert raise_momentum(nn.Sequential(norm), steps) == (momentum == 0.1)
     assert norm.momentum == momentum
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.BatchNorm2d(4, momentum=0.3), nn.BatchNorm2d(4, momentum=None)])
 def test_quick_norms_stay_as_they_are(norm):
     before = norm.momentum
-    assert quicken_batch_norms(nn.Sequential(norm), 10) == 0
+    assert raise_momentum(nn.Sequential(norm), 10) == 0
     assert norm.momentum == before
 
 
 def test_frozen_norms_stay_as_they_are():
     frozen = freeze_batch_norm_2d(nn.Sequential(nn.BatchNorm2d(4, momentum=0.01)))
-    assert quicken_batch_norms(frozen, 10) == 0
+    assert raise_momentum(frozen, 10) == 0
 
 
 def test_only_norms_that_have_seen_nothing_start_from_the_batch():
@@ -69,7 +69,7 @@ def test_the_released_design_evaluates_as_it_trained_after_a_short_run(quick):
     torch.manual_seed(0)
     neck = MLFPN([16, 32], design="released", num_levels=2, num_scales=3, channels=16, base_channels=(16, 32)).train()
     if quick:
-        assert quicken_batch_norms(neck, 40) == sum(isinstance(m, nn.BatchNorm2d) for m in neck.modules())
+        assert raise_momentum(neck, 40) == sum(isinstance(m, nn.BatchNorm2d) for m in neck.modules())
     maps = [torch.rand(8, 16, 8, 8), torch.rand(8, 32, 4, 4)]
     start_statistics(neck, lambda: neck([torch.rand_like(x) for x in maps]))
     with torch.no_grad():

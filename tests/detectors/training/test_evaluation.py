@@ -17,8 +17,8 @@ from detectors.training.evaluation import (
     Detection,
     Interrupted,
     allow_detections,
-    crowding,
     detect,
+    detection_limit_warning,
     evaluate,
     evaluate_groups,
     groups_of,
@@ -191,13 +191,13 @@ def test_more_objects_than_count_are_told_and_can_count() -> None:
     capped = CocoResult(dataset, perfect).report()
     assert capped["AP"] == pytest.approx(0.257, abs=0.001)
     assert capped["AP"] == pytest.approx(oracle(dataset, perfect)[0], abs=1e-6)
-    assert "1 image has more than 100 objects of a class (up to 400)" in crowding("val", dataset)
-    assert "--max-detections 400" in crowding("val", dataset)
+    assert "1 image has more than 100 objects of a class (up to 400)" in detection_limit_warning("val", dataset)
+    assert "--max-detections 400" in detection_limit_warning("val", dataset)
     whole = CocoResult(dataset, perfect, max_detections=400).report()
     assert whole["AP"] == pytest.approx(1.0)
     assert whole["AR400"] == pytest.approx(1.0)
-    assert not crowding("val", dataset, 400)
-    assert not crowding("val", crowded_dataset(100))
+    assert not detection_limit_warning("val", dataset, 400)
+    assert not detection_limit_warning("val", crowded_dataset(100))
 
 
 @pytest.mark.parametrize(("classes", "warned"), [(1, "150"), (2, ""), (150, "")])
@@ -209,7 +209,7 @@ def test_a_limit_counts_for_each_class(classes: int, warned: str) -> None:
     dataset.records[0].labels[:] = 1 + np.arange(150) % classes
     ap = CocoResult(dataset, perfect_detections(dataset)).report()["AP"]
     assert (ap < 0.99) == bool(warned)
-    found = crowding("val", dataset)
+    found = detection_limit_warning("val", dataset)
     assert found.endswith(f"--max-detections {warned}") if warned else not found
 
 
@@ -217,12 +217,12 @@ def test_more_objects_of_all_classes_than_a_detector_gives_are_told() -> None:
     dataset = crowded_dataset(300)
     dataset.class_names = [f"c{label}" for label in range(1, 11)]
     dataset.records[0].labels[:] = 1 + np.arange(300) % 10
-    assert crowding("val", dataset) == (
+    assert detection_limit_warning("val", dataset) == (
         "val: 1 image has more than 200 objects (up to 300), but a detector gives 200 per image: "
         "give --max-detections 300"
     )
-    assert not crowding("val", dataset, max_per_image=300)
-    assert "more than 150 objects" in crowding("val", dataset, max_per_image=150)
+    assert not detection_limit_warning("val", dataset, max_per_image=300)
+    assert "more than 150 objects" in detection_limit_warning("val", dataset, max_per_image=150)
 
 
 @pytest.mark.parametrize(("count", "given"), [(3, 5), (100, 5), (101, 101), (150, 150)])
