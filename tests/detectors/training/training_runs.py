@@ -68,6 +68,8 @@ def in_process(target: Callable[..., None], *args: Any) -> int | None:
 def train_until(config: TrainConfig, resume: bool, place: str, count: int) -> None:
     """Train, and at the `count`-th time at `place` (step, sync, rename, image, term or never) end this process."""
     torch.set_num_threads(1)
+    # As in a user's process: workers that a fork server started would outlive one that is killed.
+    multiprocessing.set_start_method("fork", force=True)
     run.draw_results = no_pictures
     left = [count]
 
