@@ -1,4 +1,4 @@
-"""Necks by name: `create_neck`, after the manner of `timm.create_model`."""
+"""Necks by name: `create_neck` is to necks what `timm.create_model` is to models."""
 
 import difflib
 from collections.abc import Callable, Sequence
