@@ -31,7 +31,7 @@ print(held - resident() < size // 2)
 
 
 @needs_glibc
-@pytest.mark.parametrize(("mode", "kept"), [("keep", "True"), ("default", "False")])
+@pytest.mark.parametrize(("mode", "kept"), [("keep", "True"), pytest.param("default", "False", marks=pytest.mark.slow)])
 def test_a_freed_block_stays_with_the_process(mode, kept):
     done = subprocess.run([sys.executable, "-c", _MAPPINGS, mode], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == kept

@@ -77,7 +77,7 @@ def test_parameters_fit_table_3(variant):
     assert full_mparams(*variant) == pytest.approx(PAPER_MPARAMS[variant], rel=0.045)
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [10, pytest.param(1, marks=pytest.mark.slow)])
 def test_smoke_of_ablation_and_complexity(tmp_path, monkeypatch, step):
     chosen = table_rows(RECIPES["smoke"])[::step]
     monkeypatch.setattr(ablation, "table_rows", lambda recipe: chosen)

@@ -18,9 +18,12 @@ from pyramids.conv import init_weights
 MIXES = [
     ("resnet18", "mlfpn", {"num_levels": 3, "channels": 32}),
     ("resnet18", "mlfpn", {"num_levels": 3, "channels": 32, "design": "released"}),
-    ("resnet18", "mlfpn", {"num_levels": 3, "channels": 32, "reuse_base": False, "smooth": False, "sfam": False}),
+    pytest.param(
+        *("resnet18", "mlfpn", {"num_levels": 3, "channels": 32, "reuse_base": False, "smooth": False, "sfam": False}),
+        marks=pytest.mark.slow,
+    ),
     ("tf_efficientnet_lite0", "bifpn", {"num_cells": 1}),
-    ("resnet18", "deconv", {"out_channels": 32}),
+    pytest.param("resnet18", "deconv", {"out_channels": 32}, marks=pytest.mark.slow),
     ("convnext_atto", "fpn", {"out_channels": 32}),
     ("mobileone_s0", "repgfpn", {"out_channels": [32, 48, 64], "num_blocks": 1}),
 ]
@@ -187,7 +190,7 @@ def test_another_size_than_built_for_takes_default_boxes_of_its_own():
 
 
 @pytest.mark.parametrize("fault", ["NaN scores", "NaN boxes", "equal scores", "no candidates"])
-@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [None, torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_a_broken_head_breaks_no_detection(fault, dtype):
     model = lively("resnet18", "fpn", out_channels=32)
     with torch.no_grad():

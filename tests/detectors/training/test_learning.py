@@ -15,7 +15,7 @@ def test_eight_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     pictures = {name: SyntheticScales.easy(8, image_size=192) for name in ("train", "val")}
     export_coco(tmp_path / "data", pictures)
     data, run = str(tmp_path / "data"), str(tmp_path / "run")
-    options = ["--backbone", "resnet10t", "--image-size", "96", "--epochs", "40", "--batch-size", "4", "--lr", "4e-3"]
+    options = ["--backbone", "test_efficientnet", "--image-size", "96", "--epochs", "30", "--batch-size", "4", "--lr", "4e-3"]
     options += [
         "--settings",
         *TINY[:2],
@@ -23,7 +23,7 @@ def test_eight_pictures_are_learned_by_heart(tmp_path: Path) -> None:
         "neck.base_channels=[32,64]",
         "anchor_sizes=[0.1,0.2,0.4,0.8]",
     ]
-    options += ["--no-augment", "--eval-every", "40", "--workers", "0", "--ema", "0.9", "--device", "cpu"]
+    options += ["--no-augment", "--eval-every", "30", "--workers", "0", "--ema", "0.9", "--device", "cpu"]
     assert main(["train", "--data", data, "--model", "m2det", "--output", run, *options]) == 0
     assert main(["eval", "--data", data, "--checkpoint", run, "--json", str(tmp_path / "figures.json")]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
