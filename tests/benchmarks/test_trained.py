@@ -24,7 +24,7 @@ def run(*words):
     return main([str(word) for word in words])
 
 
-@pytest.mark.parametrize("budget", RECIPES)
+@pytest.mark.parametrize("budget", ["smoke", "cpu", pytest.param("gpu", marks=pytest.mark.slow)])
 def test_every_row_has_as_many_maps_and_all_but_some_have_equal_heads(budget):
     recipe = RECIPES[budget]
     widths = {}

@@ -38,6 +38,7 @@ KEEPERS = [
     "efficientvim_m1",
 ]
 STRIDES = [(8, 16), (8, 16, 32)]
+LARGE = ["nasnetalarge", "pnasnet5large"]
 
 
 def smallest_of_each_family() -> list[str]:
@@ -66,7 +67,8 @@ def without_gradient(backbone: Backbone, size: tuple[int, int]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "strides"),
-    [(name, STRIDES[0]) for name in KEEPERS] + [(name, STRIDES[1]) for name in ("hrnet_w18_small", "pit_ti_224")],
+    [pytest.param(name, STRIDES[0], marks=[pytest.mark.slow] if name in LARGE else []) for name in KEEPERS]
+    + [(name, STRIDES[1]) for name in ("hrnet_w18_small", "pit_ti_224")],
 )
 def test_every_parameter_gets_a_gradient(name: str, strides: tuple[int, ...]) -> None:
     with weightless():

@@ -170,7 +170,7 @@ def test_copies_and_pickles_give_the_same_detections(dtype):
     assert compiled.compiled
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_a_detector_of_another_precision_is_deployed_in_the_wanted_one(dtype):
     model = lively("resnet18", "fpn", out_channels=32)
     batch, sizes = torch.rand(1, 3, 320, 320), torch.tensor([[320, 320]])

@@ -15,7 +15,8 @@ def test_eight_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     pictures = {name: SyntheticScales.easy(8, image_size=192) for name in ("train", "val")}
     export_coco(tmp_path / "data", pictures)
     data, run = str(tmp_path / "data"), str(tmp_path / "run")
-    options = ["--backbone", "test_efficientnet", "--image-size", "96", "--epochs", "30", "--batch-size", "4", "--lr", "4e-3"]
+    options = ["--backbone", "test_efficientnet", "--image-size", "96", "--lr", "4e-3"]
+    options += ["--epochs", "30", "--batch-size", "4"]
     options += [
         "--settings",
         *TINY[:2],
