@@ -34,6 +34,7 @@ def close(first: Path, second: Path) -> None:
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(data: Path, tmp_path: Path) -> None:
     # 8 images in steps of 4: 6 steps; one process takes 4 at once, two take 2 each.
     options = {"epochs": 3, "batch_size": 4, "batch_norm": "frozen", "optimizer": "sgd", "eval_every": 3}
@@ -123,23 +124,49 @@ def step_of(parts: list[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return values, {name: before[name] - p.detach() for name, p in model.named_parameters()}
 
 
-def test_a_step_in_parts_is_the_step_of_the_whole_batch() -> None:
+def whole_and_parts(counts: list[int]) -> tuple[Batch, list[Batch]]:
+    """A batch of four images with so many boxes, and its halves."""
     generator = torch.Generator().manual_seed(0)
-    counts = [6, 5, 1, 0]  # the first part has most of the boxes
     images = torch.rand(4, 3, 64, 64, generator=generator)
     corner = torch.rand(sum(counts), 2, generator=generator) * 30
     boxes = torch.cat([corner, corner + 8 + 20 * torch.rand(sum(counts), 2, generator=generator)], dim=1)
     labels = torch.randint(1, 4, (sum(counts),), generator=generator)
     regions = torch.tensor([[0.0, 0, 20, 64], [40, 40, 64, 64]])  # to ignore, in the second and in the last image
-    whole = Batch(images, boxes, labels, counts, [1, 2, 3, 4], regions, [0, 1, 0, 1])
-    parts = [
-        Batch(images[:2], boxes[:11], labels[:11], counts[:2], [1, 2], regions[:1], [0, 1]),
-        Batch(images[2:], boxes[11:], labels[11:], counts[2:], [3, 4], regions[1:], [0, 1]),
+    first = sum(counts[:2])
+    return Batch(images, boxes, labels, counts, [1, 2, 3, 4], regions, [0, 1, 0, 1]), [
+        Batch(images[:2], boxes[:first], labels[:first], counts[:2], [1, 2], regions[:1], [0, 1]),
+        Batch(images[2:], boxes[first:], labels[first:], counts[2:], [3, 4], regions[1:], [0, 1]),
     ]
+
+
+UNEVEN, EMPTY = [6, 5, 1, 0], [0, 0, 0, 0]  # the first half has most of the boxes, or there are none
+
+
+@pytest.mark.parametrize("counts", [UNEVEN, EMPTY])
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(counts: list[int]) -> None:
+    whole, parts = whole_and_parts(counts)
     (values, gradient), (values_of_parts, gradient_of_parts) = step_of([whole]), step_of(parts)
     torch.testing.assert_close(values_of_parts, values, rtol=1e-5, atol=1e-5)
     for name, expected in gradient.items():
         torch.testing.assert_close(gradient_of_parts[name], expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def step_of_a_half(folder: Path) -> None:
+    rank = int(os.environ["RANK"])
+    steps = [step_of([whole_and_parts(counts)[1][rank]]) for counts in (UNEVEN, EMPTY)]
+    torch.save(steps, folder / str(rank))
+
+
+def test_a_step_of_two_processes_is_the_step_of_the_whole_batch(tmp_path: Path) -> None:
+    in_processes(2, step_of_a_half, tmp_path)
+    for case, counts in enumerate((UNEVEN, EMPTY)):
+        values, gradient = step_of([whole_and_parts(counts)[0]])
+        assert values.isfinite().all()
+        for rank in "01":
+            values_of_process, gradient_of_process = torch.load(tmp_path / rank)[case]
+            torch.testing.assert_close(values_of_process, values, rtol=1e-5, atol=1e-5)
+            for name, expected in gradient.items():
+                torch.testing.assert_close(gradient_of_process[name], expected, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def run_with_a_bad_step(config: TrainConfig, terminate: bool) -> None:
