@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,7 +71,7 @@ def unpacked(archive: Path) -> Path:
     """The folder with a zip archive's content, unpacked once; the only folder in it, if there is but one.
 
     Raises:
-        ValueError: the file is not a zip archive.
+        ValueError: the file is not a zip archive, or is damaged, or the disk is full.
     """
     stat = archive.stat()
     folder = cache_folder() / "archives" / _digest(f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns}")
@@ -79,10 +80,12 @@ def unpacked(archive: Path) -> Path:
         partial = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
             with zipfile.ZipFile(archive) as opened:
-                opened.extractall(partial)
+                for entry in opened.infolist():
+                    entry.filename = entry.filename.replace("\\", "/")  # old packers of Windows
+                    opened.extract(entry, partial)
             with contextlib.suppress(OSError):  # another process was quicker
                 partial.rename(folder)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
             raise InputError(f"{archive} cannot be unpacked: {error}") from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -100,7 +103,7 @@ def _probe(path: str) -> Probe | str:
 def _key(path: str) -> tuple[int, int] | None:
     try:
         stat = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return None
     return stat.st_size, stat.st_mtime_ns
 

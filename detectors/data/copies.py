@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -17,18 +17,17 @@ from detectors.data.records import ImageRecord
 def shared_pictures(datasets: dict[str, DetectionDataset]) -> list[Problem]:
     """Pictures that two splits share, and copies, also within a split.
 
-    `trainval` is meant to hold the pictures of two others.
+    `trainval` is meant to hold the pictures of `train` and `val`, if there are both.
     """
-    files = {
-        split: {str(record.location) for record in dataset.records}
-        for split, dataset in datasets.items()
-        if split != "trainval" or len(datasets) == 1
-    }
-    contents = _contents(files)
+    files = {split: {str(record.location) for record in dataset.records} for split, dataset in datasets.items()}
+    contents = equal_contents(dict.fromkeys(file for group in files.values() for file in group))
+    meant = {frozenset(("trainval", part)) for part in ("train", "val") if {"train", "val"} <= files.keys()}
     problems: list[Problem] = []
     for split in files:
         problems += _copies_within(split, datasets[split].records, contents)
     for first, second in combinations(files, 2):
+        if frozenset((first, second)) in meant:
+            continue
         both = files[first] & files[second]
         if both:
             reason = f"{len(both)} of {len(files[second])} pictures are in split '{first}' too, such as {min(both)}"
@@ -69,9 +68,9 @@ def _boxes(record: ImageRecord) -> list[tuple[float, ...]]:
     return sorted(map(tuple, np.concatenate(columns, axis=1).tolist()))
 
 
-def _contents(files: Mapping[str, set[str]]) -> dict[str, object]:
+def equal_contents(files: Iterable[str]) -> dict[str, object]:
     """Digests of the files that equal another one, found by length and first bytes before all is read."""
-    keys: dict[str, object] = dict.fromkeys(file for group in files.values() for file in group)
+    keys: dict[str, object] = dict.fromkeys(files)
     for key_of in (os.path.getsize, _first_bytes, _digest):
         keys = {file: key_of(file) for file in keys}
         counts = Counter(keys.values())

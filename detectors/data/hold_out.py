@@ -1,15 +1,19 @@
 """A part of the training images set aside to evaluate on, where a data set has one split only."""
 
+import os
 import random
+from collections.abc import Sequence
 
+from detectors.data.copies import equal_contents
 from detectors.data.dataset import DetectionDataset
+from detectors.data.records import ImageRecord
 from detectors.errors import InputError
 
 
 def hold_out(dataset: DetectionDataset, fraction: float, seed: int = 0) -> tuple[DetectionDataset, DetectionDataset]:
-    """Two data sets, the second with about `fraction` of the images, drawn by `seed` from their file names alone.
+    """Two data sets, the second with about `fraction` of the images, drawn by `seed` from their file names.
 
-    Copies that Roboflow has augmented (`name_jpg.rf.<hash>.jpg`) stay together.
+    Copies stay together: equal files, and those that Roboflow has augmented (`name_jpg.rf.<hash>.jpg`).
 
     Raises:
         ValueError: a fraction that is not between 0 and 1, or leaves one of the two without an image.
@@ -21,20 +25,31 @@ def hold_out(dataset: DetectionDataset, fraction: float, seed: int = 0) -> tuple
     """
     if not 0 < fraction < 1:
         raise InputError(f"the fraction to hold out must lie between 0 and 1: got {fraction}")
-    groups: dict[str, list[int]] = {}
-    for index, record in enumerate(dataset.records):
-        groups.setdefault(record.file_name.partition(".rf.")[0], []).append(index)
-    names = sorted(groups)
-    random.Random(seed).shuffle(names)
+    groups = sorted(_groups(dataset.records), key=lambda group: min(dataset.records[i].file_name for i in group))
+    random.Random(seed).shuffle(groups)
     wanted = max(round(fraction * len(dataset)), 1)
     held: set[int] = set()
-    for name in names:
+    for group in groups:
         if len(held) >= wanted:
             break
-        held.update(groups[name])
+        held.update(group)
     if len(held) == len(dataset):
         raise InputError(f"{len(dataset)} images in {len(groups)} groups are too few to hold out {fraction} of them")
     return (
         dataset.subset([index for index in range(len(dataset)) if index not in held]),
         dataset.subset(sorted(held)),
     )
+
+
+def _groups(records: Sequence[ImageRecord]) -> list[list[int]]:
+    """Indices of the images, those together that have an origin or a content in common."""
+    files = [str(record.location) for record in records]
+    contents = equal_contents(file for file in files if os.path.isfile(file))  # synthetic images are not files
+    group_of: dict[object, tuple[list[int], list[object]]] = {}
+    for index, (record, file) in enumerate(zip(records, files)):
+        keys = [record.file_name.partition(".rf.")[0], contents.get(file, file)]
+        indices, members = [index], keys
+        for group in {id(group_of[key]): group_of[key] for key in keys if key in group_of}.values():
+            indices, members = group[0] + indices, group[1] + members
+        group_of |= dict.fromkeys(members, (indices, members))
+    return [group[0] for group in {id(group): group for group in group_of.values()}.values()]

@@ -49,7 +49,9 @@ class DataFolder:
         """Whether `path` is one of perhaps several annotation files."""
         with without_collection():
             self.tree = Tree(root)
-            self.format, self._readers = _find_layout(self.tree, format or entry_format, entry, merge_classes)
+            # An unpacked archive lies in the cache, where nobody would look for it.
+            name = self.path if self.path.suffix.lower() == ".zip" else root
+            self.format, self._readers = _find_layout(self.tree, name, format or entry_format, entry, merge_classes)
         self.splits = ordered(list(self._readers))
         """Names of the splits, `train` first."""
 
@@ -215,8 +217,10 @@ def _root(path: Path) -> tuple[Path, str | None, Format | None]:
     raise InputError(f"{path} is not a data set: expected a folder, a data.yaml, a COCO JSON file or a zip archive")
 
 
-def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bool) -> tuple[Format, Splits]:
-    """The format of a tree by its shape; `format`, if given, only has to be there.
+def _find_layout(
+    tree: Tree, name: Path, format: Format | None, entry: str | None, merge: bool
+) -> tuple[Format, Splits]:
+    """The format of a tree by its shape; `format`, if given, only has to be there, and errors call the tree `name`.
 
     Raises:
         FileNotFoundError: no annotations.
@@ -228,25 +232,25 @@ def _find_layout(tree: Tree, format: Format | None, entry: str | None, merge: bo
         "yolo": lambda: yolo.find_splits(tree, entry, merge_classes=merge),
     }
     candidates: list[Format] = list(finders) if format is None else [format]
-    found = {name: splits for name in candidates if (splits := finders[name]())}
+    found = {key: splits for key in candidates if (splits := finders[key]())}
     if not found and entry is None and tree.pictures and "coco" in candidates:
         further = coco_splits.find_splits(tree, merge_classes=merge, any_folder=True)
         found = {"coco": further} if further else {}
     if len(found) > 1:
-        names = ", ".join(found)
-        raise InputError(f"{tree.root} has annotations of several formats ({names}): give the format (--format)")
+        formats = ", ".join(found)
+        raise InputError(f"{name} has annotations of several formats ({formats}): give the format (--format)")
     if found:
         return next(iter(found.items()))
     below = [] if entry is not None else _data_below(tree)
     if below:
         shown = ", ".join(str(path) for path in below[:3])
-        raise FileNotFoundError(f"{tree.root} itself holds no data set, but there is one level down: {shown}")
+        raise FileNotFoundError(f"{name} itself holds no data set, but there is one level down: {shown}")
     if not tree.pictures:
         counts = Counter(Path(file).suffix.lower() or "none" for file in tree.files)
         has = f", but {len(tree.files)} files of suffixes {', '.join(dict(counts.most_common(5)))}" if counts else ""
         suffixes = ", ".join(sorted(SUFFIXES))
-        raise FileNotFoundError(f"{tree.root} has no images{has}. Images have a suffix of {suffixes}")
-    raise FileNotFoundError(f"{tree.root} has images but no {'/'.join(candidates)} annotations. {_EXPECTED}")
+        raise FileNotFoundError(f"{name} has no images{has}. Images have a suffix of {suffixes}")
+    raise FileNotFoundError(f"{name} has images but no {'/'.join(candidates)} annotations. {_EXPECTED}")
 
 
 def _data_below(tree: Tree) -> list[Path]:

@@ -1,5 +1,6 @@
 """Every export of the guide's table is read as an independent reader reads it, and converts to COCO and back."""
 
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders that are read are described beside this file
-from exports import EXPORTS, Boxes, Export, mmdetection_coco, roboflow_yolo, ultralytics_yolo
+from exports import EXPORTS, Boxes, Export, mmdetection_coco, roboflow_yolo, save_pictures, ultralytics_yolo
 
 from detectors.cli import main
 from detectors.data import DetectionDataset, check_dataset, find_splits, load_dataset
@@ -83,6 +84,53 @@ def test_a_file_or_an_archive_says_what_to_read(tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_text("no archive")
     with pytest.raises(ValueError, match=r"bad\.zip cannot be unpacked"):
         find_splits(tmp_path / "bad.zip")
+
+
+def test_an_archive_of_an_old_packer_has_backslashes(tmp_path: Path) -> None:
+    roboflow_yolo(tmp_path / "yolo")
+    with zipfile.ZipFile(tmp_path / "yolo.zip", "w") as archive:
+        for file in (tmp_path / "yolo").rglob("*.*"):
+            entry = zipfile.ZipInfo("x")
+            entry.filename = str(file.relative_to(tmp_path)).replace("/", "\\")
+            archive.writestr(entry, file.read_bytes())
+    assert_same(boxes_of(load_dataset(tmp_path / "yolo.zip", "val")), boxes_of(load_dataset(tmp_path / "yolo", "val")))
+
+
+@pytest.mark.parametrize("damage", ["deflated data", "a cut", "no end"])
+def test_a_damaged_archive_is_named(damage: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "yolo.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train/a.txt", "0 0.5 0.5 0.25 0.25\n" * 500)
+    content = bytearray((tmp_path / "yolo.zip").read_bytes())
+    if damage == "deflated data":
+        content[45:60] = b"\xff" * 15
+    elif damage == "a cut":
+        del content[45:60]
+    else:
+        del content[-30:]
+    (tmp_path / "yolo.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"yolo\.zip cannot be unpacked"):
+        find_splits(tmp_path / "yolo.zip")
+
+
+def test_an_archive_without_annotations_is_called_by_its_own_name(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "pictures")
+    for name in ("some.zip", "none.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for file in (tmp_path / "pictures").iterdir() if name == "some.zip" else []:
+                archive.write(file, file.name)
+        with pytest.raises(FileNotFoundError, match=rf"^{tmp_path}/{name} has (images but )?no "):
+            find_splits(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["b\0.jpg", "b\ud83d.jpg", "x" * 300 + ".jpg"])
+def test_a_name_that_no_file_can_have_is_a_picture_that_is_not_there(name: str, tmp_path: Path) -> None:
+    mmdetection_coco(tmp_path)
+    file = tmp_path / "annotations" / "val.json"
+    content = json.loads(file.read_text())
+    content["images"][0]["file_name"] = name
+    file.write_text(json.dumps(content))
+    problems = load_dataset(tmp_path, "val").problems
+    assert any("cannot be" in problem.reason or "not there" in problem.reason for problem in errors(problems))
 
 
 def test_several_yaml_files(tmp_path: Path) -> None:
