@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .conv import LayerType, conv_norm_act, init_weights
 from .fpn import append_halved
-from .neck import Neck, Size
+from .neck import Neck, Size, is_integer
 from .non_local import NonLocal
 from .pooling import adaptive_max_pool
 from .renaming import renamed
@@ -67,7 +67,7 @@ class BFP(Neck):
             raise ValueError("BFP balances at least two maps: got one")
         if set(self.in_channels) != {width}:
             raise ValueError(f"BFP refines maps of one width, such as an FPN's: got in_channels {self.in_channels}")
-        if not isinstance(refine_level, int) or refine_level not in range(count):
+        if not is_integer(refine_level) or refine_level not in range(count):
             raise ValueError(f"refine_level is the index of one of {count} maps, 0 to {count - 1}: got {refine_level}")
         if refine is not None and refine not in get_args(Refinement):
             raise ValueError(f"refine is one of {list(get_args(Refinement))} or None: got {refine!r}")

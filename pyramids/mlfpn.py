@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .conv import LayerType, conv_norm_act, init_weights, norm_act
 from .ffm import FFMv1, FFMv2
-from .neck import Neck, Size
+from .neck import Neck, Size, is_integer
 from .sfam import SFAM
 from .tum import DEVIATION, TUM, Design, check_design, design_norm, tum_output_sizes
 
@@ -79,7 +79,7 @@ class MLFPN(Neck):
         check_design(design)
         if len(self.in_channels) != 2:
             raise ValueError(f"MLFPN fuses two maps, (shallow, deep): got in_channels {self.in_channels}")
-        if not isinstance(num_levels, int) or num_levels < 1:
+        if not is_integer(num_levels) or num_levels < 1:
             raise ValueError(f"num_levels is an integer of at least 1: got {num_levels!r}")
         if design == "released" and not reuse_base:
             raise ValueError(

@@ -6,7 +6,8 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar
+from numbers import Integral
+from typing import ClassVar, TypeGuard
 
 import torch
 from timm.models import FeatureInfo
@@ -165,9 +166,13 @@ class Neck(nn.Module):
 
 
 def _positive_ints(name: str, values: Sequence[int]) -> list[int]:
-    if isinstance(values, (int, str)) or not isinstance(values, Sequence):
+    if isinstance(values, str) or not isinstance(values, Sequence):
         raise TypeError(f"{name} is a sequence of positive integers, finest map first: got {values!r}")
-    values = list(values)
-    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
-        raise ValueError(f"{name} is a sequence of positive integers, finest map first: got {values}")
-    return values
+    if not values or not all(is_integer(v) and v > 0 for v in values):
+        raise ValueError(f"{name} is a sequence of positive integers, finest map first: got {list(values)}")
+    return [int(v) for v in values]
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, one of NumPy's too, and not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -77,7 +77,7 @@ class RepGFPN(Neck):
         act_layer: LayerType | None = nn.SiLU,
     ) -> None:
         super().__init__(in_channels, in_strides)
-        if isinstance(out_channels, int):
+        if out_channels is not None and not isinstance(out_channels, Sequence):
             out_channels = [out_channels] * 3
         widths = self.in_channels if out_channels is None else list(out_channels)
         if len(self.in_channels) != 3 or len(widths) != 3:

@@ -9,6 +9,7 @@ import functools
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from .backbone import Backbone, choose_taps, reason, wrap, wrap_module
-from .neck import Size
+from .neck import Size, is_integer
 from .unused import prune_hooked
 from .weightless import needs_data, weightless
 
@@ -48,18 +49,18 @@ def create_backbone(
 
     Raises:
         FileNotFoundError: for a `checkpoint_path` that is not a file.
-        RuntimeError: for weights of other names or shapes, as timm raises it.
         TypeError: for a source that is neither a name nor a module.
         ValueError: for an unknown name, a model without spatial maps, an argument that it does not have, or an image
-            size that it does not take; names what would do.
+            size that it does not take; names what would do. For a `checkpoint_path` that is no checkpoint, or has
+            weights of other names or shapes.
 
     >>> from pyramids.source import create_backbone
     >>> create_backbone("resnet18", (8, 16), output_stride=16).feature_info.channels()
     [128, 512]
     """
-    ints = all(isinstance(s, int) and s > 0 for s in strides)
-    if not strides or not ints or sorted(set(strides)) != list(strides):
+    if not strides or not all(is_integer(s) and s > 0 for s in strides) or sorted(set(strides)) != list(strides):
         raise ValueError(f"strides are positive integers, each larger than the last: got {tuple(strides)}")
+    strides = [int(stride) for stride in strides]
     size = None if image_size is None else checked_size(image_size)
     if isinstance(source, str):
         options = dict(backbone_kwargs or {})
@@ -88,12 +89,12 @@ def checked_size(image_size: Any) -> Size:
         TypeError: for neither a whole number nor a pair.
         ValueError: for sides that are not positive integers.
     """
-    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    sides = (image_size, image_size) if isinstance(image_size, Integral) else image_size
     if not isinstance(sides, Sequence) or len(sides) != 2:
         raise TypeError(f"image_size is (height, width) in pixels, or the side of a square: got {image_size!r}")
-    if any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+    if not all(is_integer(side) and side > 0 for side in sides):
         raise ValueError(f"image_size is (height, width) in pixels, positive integers: got {image_size!r}")
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])
 
 
 def _from_name(
@@ -104,8 +105,10 @@ def _from_name(
     if weights and not Path(weights).is_file():
         raise FileNotFoundError(f"backbone_kwargs['checkpoint_path'] is not a file: {weights}")
     channels = options.get("in_chans", 3)
-    if not isinstance(channels, int) or channels < 1:
+    if not is_integer(channels) or channels < 1:
         raise ValueError(f"in_chans is a positive number of channels: got {channels!r}")
+    if "in_chans" in options:
+        options["in_chans"] = int(channels)
     plain = not options and timm.is_model(name)
     accepted, reductions, config = _described(name, timm.model_entrypoint(name)) if plain else _describe(name, options)
     options = {**{key: value for key, value in ANY_SIZE.items() if key in accepted}, **options, "features_only": True}
@@ -115,7 +118,7 @@ def _from_name(
 
     def build(size: Size | None, *, real: bool) -> Backbone:
         chosen = {**options, "img_size": size} if size is not None and "img_size" in accepted else options
-        body = timm.create_model(name, pretrained=pretrained, **chosen) if real else _on_meta(name, chosen)
+        body = _with_weights(name, pretrained, chosen) if real else _on_meta(name, chosen)
         return wrap(prune_hooked(body), strides, native=native, image_channels=channels)
 
     def trial(wanted: Size | None, size: Size) -> Backbone | str:
@@ -164,6 +167,17 @@ def _describe(name: str, options: Mapping[str, Any]) -> tuple[frozenset[str], tu
 def _described(name: str, entrypoint: Any) -> tuple[frozenset[str], tuple[int, ...], Any]:
     """The same without options, remembered while the name stands for one `entrypoint`: several necks may be tried."""
     return _describe(name, {})
+
+
+def _with_weights(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
+    file = options.get("checkpoint_path")
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:  # whatever reading any kind of file raises
+        if not file:
+            raise
+        kind = type(error).__name__
+        raise ValueError(f"the weights of {file} cannot be loaded into {name!r}: {kind}: {error}") from error
 
 
 def _on_meta(name: str, options: Mapping[str, Any]) -> nn.Module:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conv import LayerType, conv_norm_act, init_weights
-from .neck import Size
+from .neck import Size, is_integer
 
 Design = Literal["paper", "released"]
 
@@ -103,7 +103,7 @@ class TUM(nn.Module):
     ) -> None:
         super().__init__()
         check_design(design)
-        if not isinstance(num_scales, int) or num_scales < 2:
+        if not is_integer(num_scales) or num_scales < 2:
             raise ValueError(f"num_scales is an integer of at least 2 (one is not a pyramid): got {num_scales!r}")
         if in_channels < 1 or channels < 2:
             raise ValueError(f"a TUM needs in_channels >= 1 and channels >= 2: got {in_channels} and {channels}")

@@ -6,7 +6,7 @@ Operations that cost time there and change no shape are skipped, so that a trial
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -176,7 +176,12 @@ def listed(maps: Any) -> list[Tensor]:
     maps = getattr(maps, "feature_maps", maps)  # transformers' BackboneOutput
     if isinstance(maps, Tensor):
         return [maps]
-    return list(maps.values() if isinstance(maps, Mapping) else maps)
+    found = maps.values() if isinstance(maps, Mapping) else maps
+    found = list(found) if isinstance(found, Iterable) else [found]
+    for x in found:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"a backbone gives tensors (N, C, H, W), in a list or a dict: got a {type(x).__name__}")
+    return found
 
 
 class _CopiesOnMeta(TorchFunctionMode):

@@ -21,7 +21,7 @@ from detectors.inference.folding import fold_batch_norms
 from detectors.inference.packing import pack_convolutions
 from detectors.inference.winograd import has_fast_products, use_winograd
 from detectors.models.detector import Detector
-from detectors.models.inputs import check_batch
+from detectors.models.inputs import check_batch, check_sizes
 from detectors.models.ssd import SSD
 from pyramids import fuse_reparameterized
 
@@ -159,7 +159,8 @@ class DeployedDetector(InferenceDetector):
         """As `SSD.forward_fixed`: images `(N, 3, H, W)` in 0..1 and sizes `(N, 2)` to boxes, scores, labels, valid."""
         if not self.compiled:
             return super().forward_fixed(batch, sizes)
-        check_batch(batch, len(self.image_mean), values=batch.device.type == "cpu")
+        check_batch(batch, len(self.image_mean), values=True)
+        check_sizes(sizes)
         if batch.is_cuda:
             boxes, scores, labels, valid = self._run(batch, sizes)
             # A CUDA graph writes its next outputs where these are.

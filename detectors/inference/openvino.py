@@ -19,7 +19,7 @@ from detectors.inference.agreement import probe
 from detectors.inference.deploy import InferenceDetector
 from detectors.inference.export import need
 from detectors.inference.forms import RawForm, export_size, frozen_copy, trace
-from detectors.models.inputs import check_batch
+from detectors.models.inputs import check_batch, check_sizes
 from detectors.models.ssd import SSD
 
 # OpenVINO's names of the precisions: the hint, and the capability that a processor with such instructions has.
@@ -184,10 +184,12 @@ class OpenVINODetector(InferenceDetector):
         """As `SSD.forward_fixed`: images `(N, 3, H, W)` in 0..1 and sizes `(N, 2)` to boxes, scores, labels, valid.
 
         Raises:
-            TypeError: for a batch that is not floating point.
-            ValueError: for a batch of another shape or image size, or an image that is not finite or leaves 0..1.
+            TypeError: for a batch that is not a tensor of floating-point numbers.
+            ValueError: for a batch of another shape or image size, an image that is not finite or leaves 0..1, or sizes
+                that are not positive.
         """
         check_batch(batch, len(self.image_mean), values=True)
+        check_sizes(sizes)
         if tuple(batch.shape[2:]) != self.image_size:
             raise InputError(
                 f"this engine takes images of {self.image_size}: got {tuple(batch.shape[2:])}; for other sizes deploy "

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from detectors.models.anchors import AnchorGenerator
-from detectors.models.inputs import batch_images, check_batch, check_images, image_sizes
+from detectors.models.inputs import batch_images, check_batch, check_images, check_sizes, image_sizes
 from detectors.models.loss import DetectionLoss
 from detectors.models.postprocess import PostProcess, as_detections
 from pyramids import FeaturePyramid
@@ -38,7 +38,8 @@ class Detector(nn.Module):
 
     def normalize(self, batch: Tensor) -> Tensor:
         """Images in 0..1 as the backbone takes them, `(N, 3, H, W)`."""
-        return (batch - self.image_mean) / self.image_std
+        normalized: Tensor = (batch - self.image_mean) / self.image_std
+        return normalized.to(self.image_mean.dtype)
 
     def features(self, batch: Tensor) -> list[Tensor]:
         """A batch `(N, 3, H, W)` in 0..1 to the pyramid's maps, finest first.
@@ -75,9 +76,11 @@ class Detector(nn.Module):
             number of detections among the K rows; the other rows are zero.
 
         Raises:
-            TypeError, ValueError: for a batch that does not fit. Values are checked as in `forward`, unless traced.
+            TypeError, ValueError: for a batch or sizes that do not fit. Values are checked as in `forward`, and not
+                while traced.
         """
-        check_batch(batch, len(self.image_mean), values=batch.device.type == "cpu")
+        check_batch(batch, len(self.image_mean), values=True)
+        check_sizes(sizes)
         box_regression, class_logits, priors = self.forward_head(batch)
         detections: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess(
             box_regression, self.loss.scores(class_logits), priors, sizes

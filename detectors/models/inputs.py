@@ -5,7 +5,7 @@ The contract is that of torchvision: images are CHW tensors in 0..1, targets dic
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 
 import torch
@@ -19,7 +19,7 @@ from detectors.errors import InputError
 Target = Mapping[str, Tensor]
 
 
-def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+def as_size(size: int | Iterable[int] | None) -> tuple[int, int] | None:
     """A side, or (height, width), in pixels as (height, width); None stays None.
 
     Raises:
@@ -27,7 +27,7 @@ def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     """
     if size is None:
         return None
-    sides = list(size) if isinstance(size, Sequence) else [size, size]
+    sides = list(size) if isinstance(size, Iterable) else [size, size]
     # Integral takes NumPy's integers, which JSON does not.
     if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
         raise InputError(f"image_size is a side or (height, width) in pixels: got {size}")
@@ -85,7 +85,7 @@ def check_images(images: Sequence[Tensor], channels: int = 3, *, values: bool = 
             raise ValueError(f"image {i} has shape {tuple(image.shape)}: expected {kind}({channels}, H, W)")
         if min(image.shape[1:]) < 2:
             raise ValueError(f"image {i} is {image.shape[1]}x{image.shape[2]} pixels: expected at least 2x2")
-        if values:
+        if values and not torch.compiler.is_compiling():
             _check_range(i, image)
 
 
@@ -100,21 +100,40 @@ def _check_range(index: int, image: Tensor) -> None:
 
 
 def check_batch(batch: Tensor, channels: int = 3, *, values: bool = False) -> None:
-    """Refuse a batch that no detector can take; looks at its values only with `values`, and not while it is traced.
+    """Refuse a batch that no detector can take; looks at values only with `values`, on the CPU, and not while traced.
 
     Raises:
-        TypeError: for a batch that is not floating point.
-        ValueError: for another shape than `(N, channels, H, W)`, which the subtraction of the mean might broadcast
-            unnoticed, and with `values` for an image that is not finite or leaves 0..1.
+        TypeError: for a batch that is not a tensor of floating-point numbers.
+        ValueError: for no image, another shape than `(N, channels, H, W)`, which the subtraction of the mean might
+            broadcast unnoticed, and with `values` for an image that is not finite or leaves 0..1.
     """
+    if not isinstance(batch, Tensor):
+        raise TypeError(f"a batch is a tensor (N, {channels}, H, W) in 0..1: got a {type(batch).__name__}")
     if batch.dim() != 4 or batch.shape[1] != channels:
         kind = "RGB, " if channels == 3 else ""
         raise ValueError(f"a batch is {kind}(N, {channels}, H, W): got the shape {tuple(batch.shape)}")
     if not batch.is_floating_point():
         raise TypeError(f"a batch is floating point in 0..1: got {batch.dtype}")
-    if values and not torch.compiler.is_compiling():
+    if batch.shape[0] == 0:
+        raise ValueError("a batch has at least one image: got none")
+    if values and batch.device.type == "cpu" and not torch.compiler.is_compiling():
         for i, image in enumerate(batch):
             _check_range(i, image)
+
+
+def check_sizes(sizes: Tensor) -> None:
+    """Refuse what are no sizes of images.
+
+    Raises:
+        TypeError: for anything but a tensor.
+        ValueError: on the CPU, and not while it is traced, for a side that is not a positive number.
+    """
+    if not isinstance(sizes, Tensor):
+        raise TypeError(f"sizes are a tensor (N, 2) of heights and widths in pixels: got a {type(sizes).__name__}")
+    if sizes.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    if not (sizes > 0).all() or not sizes.isfinite().all():
+        raise ValueError(f"sizes are heights and widths in pixels, positive: got {sizes.tolist()}")
 
 
 def check_targets(images: Sequence[Tensor], targets: Sequence[Target], num_classes: int, *, values: bool) -> None:

@@ -253,6 +253,17 @@ class TestForms:
         with pytest.raises(ValueError, match=message.partition(" at place")[0].partition("shape")[0] + ".*"):
             attach(Gives(form), "fpn", strides=(8, 16), image_size=32)
 
+    @pytest.mark.parametrize(
+        ("maps", "kind"),
+        [(None, "NoneType"), (5, "int"), ([None] * 3, "NoneType"), ("abc", "str"), ([[0.0]] * 3, "list")],
+    )
+    def test_what_is_no_map(self, maps: Any, kind: str) -> None:
+        backbone = create_backbone(Gives(lambda _: maps), (8, 16))
+        with pytest.raises(TypeError, match=rf"gives tensors \(N, C, H, W\), in a list or a dict: got a {kind}"):
+            backbone(torch.rand(1, 3, 32, 32))
+        with pytest.raises(ValueError, match=rf"gives tensors .* got a {kind}"):
+            backbone.output_sizes((32, 32))
+
 
 class TestChannelsOfImages:
     @pytest.mark.parametrize("channels", [1, 2, 4, 13])
@@ -355,8 +366,16 @@ class TestErrors:
         with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
             attach("resnet10t", "fpn", backbone_kwargs={"checkpoint_path": str(tmp_path / "nowhere.pth")})
         torch.save({"first.weight": torch.zeros(1), "last.weight": torch.zeros(1)}, tmp_path / "other.pth")
-        with pytest.raises(RuntimeError, match=r"(?s)Missing key.*conv1.*Unexpected key.*first\.weight.*last\.weight"):
+        whole = r"(?s)other\.pth .*'resnet10t'.*Missing key.*conv1.*Unexpected key.*first\.weight.*last\.weight"
+        with pytest.raises(ValueError, match=whole):
             attach("resnet10t", "fpn", image_size=64, backbone_kwargs={"checkpoint_path": str(tmp_path / "other.pth")})
+
+    @pytest.mark.parametrize("content", [b"hello", b"", b"PK\3\4 cut off"])
+    def test_a_file_that_is_no_checkpoint_is_named(self, content: bytes, tmp_path: Path) -> None:
+        file = tmp_path / "junk.pth"
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"junk\.pth cannot be loaded into 'resnet10t'"):
+            attach("resnet10t", "fpn", backbone_kwargs={"checkpoint_path": str(file)})
 
     def test_arguments_that_a_model_lacks_are_no_matter_of_the_size(self) -> None:
         for size in (None, 224):

@@ -4,6 +4,7 @@ import copy
 import functools
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -11,7 +12,7 @@ from timm.models import FeatureInfo
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pyramids import MLFPN, Neck
+from pyramids import BFP, FPN, MLFPN, Neck, RepGFPN, attach
 from pyramids.conv import BatchNormAct2d, conv_norm_act
 
 
@@ -66,6 +67,26 @@ def test_feature_info_survives_copies_and_pickles():
 def test_bad_declaration(channels, strides, words):
     with pytest.raises(ValueError, match=words):
         Neck(channels, strides)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_numpys_integers_are_integers(kind):
+    pyramid = attach(
+        "test_resnet",
+        "mlfpn",
+        strides=(kind(8), kind(16)),
+        image_size=kind(64),
+        backbone_kwargs={"in_chans": kind(4)},
+        num_levels=kind(2),
+        num_scales=kind(3),
+        channels=kind(8),
+        base_channels=(kind(8), kind(8)),
+    )
+    assert [tuple(x.shape) for x in pyramid(torch.rand(1, 4, 64, 64))] == [(1, 8, 8, 8), (1, 8, 4, 4), (1, 8, 2, 2)]
+    fpn = FPN([kind(4), kind(8)], [kind(8), kind(16)], out_channels=kind(8))
+    for neck in (pyramid.neck, fpn, RepGFPN([4, 4, 4], [8, 16, 32], out_channels=kind(8))):
+        assert {type(value) for value in [*neck.out_channels, *neck.out_strides]} == {int}
+    assert BFP([4, 4], [8, 16], refine_level=kind(1)).refine_level == 1
 
 
 @pytest.mark.parametrize("channels", [4, "48", None, {4, 8}])

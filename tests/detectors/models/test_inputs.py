@@ -53,13 +53,54 @@ def test_no_images(tiny):
         (torch.full((1, 3, 64, 64), 255.0), ValueError, r"image 0 has values from 255 to 255: .*; divide by 255"),
         (torch.full((1, 3, 64, 64), -2.0), ValueError, "image 0 .* a detector subtracts the mean itself"),
         (torch.cat([torch.rand(1, 3, 64, 64), torch.full((1, 3, 64, 64), math.nan)]), ValueError, "image 1 .* finite"),
+        (torch.rand(0, 3, 64, 64), ValueError, "at least one image: got none"),
+        (np.zeros((1, 3, 64, 64)), TypeError, r"a tensor \(N, 3, H, W\) in 0\.\.1: got a ndarray"),
+        (None, TypeError, "got a NoneType"),
     ],
 )
 @pytest.mark.parametrize("deployed", [False, True])
 def test_bad_batches(tiny, batch, error, message, deployed):
     model = tiny().eval()
     with pytest.raises(error, match=message):
-        (model.deploy() if deployed else model).forward_fixed(batch, torch.tensor([[64, 64]] * len(batch)))
+        (model.deploy() if deployed else model).forward_fixed(batch, torch.tensor([[64, 64]]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error", "message"),
+    [
+        ([[64, 64]], TypeError, r"a tensor \(N, 2\) of heights and widths in pixels: got a list"),
+        (torch.tensor([[0, 64]]), ValueError, r"positive: got \[\[0, 64\]\]"),
+        (torch.tensor([[64.0, -1.0]]), ValueError, "positive: got"),
+        (torch.tensor([[64.0, math.nan]]), ValueError, "positive: got"),
+    ],
+)
+@pytest.mark.parametrize("deployed", [False, True])
+def test_bad_sizes(tiny, sizes, error, message, deployed):
+    model = tiny().eval()
+    with pytest.raises(error, match=message):
+        (model.deploy() if deployed else model).forward_fixed(torch.rand(1, 3, 64, 64), sizes)
+
+
+@pytest.mark.parametrize("own", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_batch_of_another_precision_is_computed_in_the_detectors_own(tiny, own, given):
+    model = tiny().eval().to(own)
+    batch, sizes = torch.rand(1, 3, 64, 64).to(given), torch.tensor([[64, 64]])
+    found = model.forward_fixed(batch, sizes)
+    assert found[3].item() > 0
+    if torch.promote_types(own, given) == own:  # otherwise the mean is subtracted more exactly
+        assert all(torch.equal(a, b) for a, b in zip(found, model.forward_fixed(batch.to(own), sizes)))
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+def test_forward_can_be_exported(tiny, deployed):
+    model = tiny().eval()
+    model = model.deploy() if deployed else model
+    images = [torch.rand(3, 48, 64)]
+    [expected] = model(images)
+    [found] = torch.export.export(model, (images,)).module()(images)
+    assert len(expected["scores"]) > 0
+    torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-4, atol=1e-5)
 
 
 def target(boxes=((4.0, 4.0, 20.0, 20.0),), labels=(1,), dtype=torch.int64):
