@@ -58,11 +58,10 @@ def test_no_images(tiny):
         (None, TypeError, "got a NoneType"),
     ],
 )
-@pytest.mark.parametrize("deployed", [False, True])
-def test_bad_batches(tiny, batch, error, message, deployed):
-    model = tiny().eval()
-    with pytest.raises(error, match=message):
-        (model.deploy() if deployed else model).forward_fixed(batch, torch.tensor([[64, 64]]))
+def test_bad_batches(tiny, deployed, batch, error, message):
+    for detector in (tiny().eval(), deployed):
+        with pytest.raises(error, match=message):
+            detector.forward_fixed(batch, torch.tensor([[64, 64]]))
 
 
 @pytest.mark.parametrize(
@@ -74,11 +73,10 @@ def test_bad_batches(tiny, batch, error, message, deployed):
         (torch.tensor([[64.0, math.nan]]), ValueError, "positive: got"),
     ],
 )
-@pytest.mark.parametrize("deployed", [False, True])
-def test_bad_sizes(tiny, sizes, error, message, deployed):
-    model = tiny().eval()
-    with pytest.raises(error, match=message):
-        (model.deploy() if deployed else model).forward_fixed(torch.rand(1, 3, 64, 64), sizes)
+def test_bad_sizes(tiny, deployed, sizes, error, message):
+    for detector in (tiny().eval(), deployed):
+        with pytest.raises(error, match=message):
+            detector.forward_fixed(torch.rand(1, 3, 64, 64), sizes)
 
 
 @pytest.mark.parametrize("own", [torch.float32, torch.bfloat16, torch.float64])
@@ -92,10 +90,9 @@ def test_a_batch_of_another_precision_is_computed_in_the_detectors_own(tiny, own
         assert all(torch.equal(a, b) for a, b in zip(found, model.forward_fixed(batch.to(own), sizes)))
 
 
-@pytest.mark.parametrize("deployed", [False, True])
-def test_forward_can_be_exported(tiny, deployed):
-    model = tiny().eval()
-    model = model.deploy() if deployed else model
+@pytest.mark.parametrize("form", ["as built", "deployed"])
+def test_forward_can_be_exported(tiny, deployed, form):
+    model = deployed if form == "deployed" else tiny().eval()
     images = [torch.rand(3, 48, 64)]
     [expected] = model(images)
     [found] = torch.export.export(model, (images,)).module()(images)
