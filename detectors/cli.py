@@ -91,11 +91,11 @@ def run_command(
 def named_options(args: Sequence[str]) -> frozenset[str]:
     """Names of the options on a command line, as fields of a command, whatever their values.
 
-    >>> sorted(named_options(["train", "--batch-size", "8", "--no-flip", "--lr=1e-3"]))
-    ['batch_size', 'flip', 'lr']
+    >>> sorted(named_options(["train", "--batch-size", "8", "--no-flip", "--no_zoom_out", "--lr=1e-3"]))
+    ['batch_size', 'flip', 'lr', 'zoom_out']
     """
-    words = (arg.partition("=")[0] for arg in args if arg.startswith("--"))
-    return frozenset(word.removeprefix("--").removeprefix("no-").replace("-", "_") for word in words)
+    words = (arg.partition("=")[0].removeprefix("--") for arg in args if arg.startswith("--"))
+    return frozenset(word.replace("-", "_").removeprefix("no_") for word in words)
 
 
 def command_class(package: str, name: str) -> Any:

@@ -48,6 +48,23 @@ def test_an_option_on_the_command_line_counts_even_at_its_default(file: Path, mo
     assert (options.epochs, options.flip, options.optimizer) == (60, True, "adamw")
 
 
+@pytest.mark.parametrize("word", ["--no-flip", "--no_flip", "--no_augment", "--no_zoom_out", "--no-zoom_out"])
+def test_a_negated_option_counts_however_it_is_written(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = word.removeprefix("--no").strip("-_").replace("-", "_")
+    run = tmp_path / "run"
+    run.mkdir()
+    written = {"train": TrainConfig(output=run, model="m2det").to_json()}
+    file = run / "config.json"
+    file.write_text(json.dumps(written))
+    assert getattr(options_of(monkeypatch, word), name) is False
+    assert getattr(options_of(monkeypatch, "--config", str(file), word), name) is False
+    resuming = options_of(monkeypatch, "--resume", "--output", str(run), word)
+    with pytest.raises(InputError, match=f"{name} was True and is now False"):
+        resumed(resuming, named_options(["--output", str(run), word]))
+
+
 @pytest.mark.parametrize(("words", "size"), [(["64"], 64), (["64", "96"], (64, 96))])
 def test_an_image_size_is_a_side_or_height_and_width(
     words: list[str], size: object, monkeypatch: pytest.MonkeyPatch
