@@ -102,8 +102,9 @@ class TrainConfig:
     """Largest norm of the gradient; 0 for no limit."""
     ema: float = 0.999
     """Decay of the moving average of weights, which is what is evaluated and saved; 0 for none."""
-    batch_norm: Literal["batch", "sync", "frozen"] = "batch"
-    """Statistics of each process's images, of those of all processes (CUDA only), or frozen."""
+    batch_norm: Literal["batch", "sync", "frozen"] | None = None
+    """Statistics of each process's images, of those of all processes (CUDA only), or frozen. If not given, that of the
+    detector of --weights, and `batch` for a new one. The run's config says which it was."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Precision of the forward pass; if not given, bf16 on CUDA GPUs that have it, else fp32."""
     channels_last: bool = True
@@ -194,16 +195,16 @@ class TrainConfig:
         """Settings that replace the preset's in `create_detector`.
 
         Raises:
-            ValueError: for a setting that is not NAME=JSON or PART.NAME=JSON, or that is given twice.
+            ValueError: for a setting that is not NAME=JSON or PART.NAME=JSON, or that is given with two values.
         """
         settings = parse_settings(self.settings)
         options = {
             "backbone": self.backbone,
             "image_size": self.image_size,
-            "frozen_batch_norm": True if self.batch_norm == "frozen" else None,
+            "frozen_batch_norm": None if self.batch_norm is None else self.batch_norm == "frozen",
         }
         for name, option in options.items():
-            if option is not None and name in settings:
+            if option is not None and settings.get(name, option) != option:
                 raise InputError(
                     f"{name} is given twice, as {option!r} and in --settings as {settings[name]!r}: give one"
                 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from detectors.data import DetectionDataset
 from detectors.data.images import Channels, as_channels
@@ -28,16 +29,21 @@ def new_detector(config: TrainConfig, data: DetectionDataset) -> tuple[SSD, Trai
     """
     torch.manual_seed(config.seed)
     if config.weights is not None:
-        return fine_tuned(config.weights, data, config.detector_settings()), config
+        model = fine_tuned(config.weights, data, config.detector_settings())
+        return model, _with_batch_norm(config, model)
     assert config.model is not None  # by TrainConfig.check
-    model = create_detector(
-        config.model,
-        num_classes=len(data.class_names) + 1,
-        pretrained_backbone=config.pretrained,
-        class_names=data.class_names,
-        category_ids=data.category_ids,
-        **config.detector_settings(),
-    )
+    # Said even where it is not given, so that a run from another's config.json, which says it, saves the same bytes.
+    settings = {"frozen_batch_norm": False, **config.detector_settings()}
+    with checked_settings(config.settings):
+        model = create_detector(
+            config.model,
+            num_classes=len(data.class_names) + 1,
+            pretrained_backbone=config.pretrained,
+            class_names=data.class_names,
+            category_ids=data.category_ids,
+            **settings,
+        )
+    config = _with_batch_norm(config, model)
     backbone = str(model.config["backbone"]) if model.config else ""
     source = config.backbone_weights
     if source == "auto":
@@ -48,6 +54,16 @@ def new_detector(config: TrainConfig, data: DetectionDataset) -> tuple[SSD, Trai
         unused = load_backbone_weights(model.pyramid.backbone.body, source)
         LOGGER.info("backbone %s starts from %s (%d unused keys)", backbone, source, len(unused))
     return model, dataclasses.replace(config, backbone_weights=source)
+
+
+def _with_batch_norm(config: TrainConfig, model: SSD) -> TrainConfig:
+    """The configuration with the batch norms that the new detector has."""
+    if config.batch_norm is not None:
+        return config
+    frozen = bool(model.config and model.config.get("frozen_batch_norm"))
+    if frozen and config.weights is not None and "frozen_batch_norm" not in config.detector_settings():
+        LOGGER.info("batch norms stay frozen, as in %s: --batch-norm batch makes them learn", config.weights)
+    return dataclasses.replace(config, batch_norm="frozen" if frozen else "batch")
 
 
 def planned_channels(config: TrainConfig) -> Channels:
@@ -113,8 +129,10 @@ def fine_tuned(source: str, data: DetectionDataset, settings: Mapping[str, Any])
     if not same:
         kept = {name: tensor for name, tensor in kept.items() if not name.startswith("head.classes.")}
     expected = model.state_dict()
+    kept = _without_counters(kept, expected)
+    learned = _without_counters(expected, kept)
     differing = [name for name in kept if name not in expected or kept[name].shape != expected[name].shape]
-    differing += [name for name in expected if name not in kept and (same or not name.startswith("head.classes."))]
+    differing += [name for name in learned if name not in kept and (same or not name.startswith("head.classes."))]
     if differing:
         raise InputError(
             f"{source} does not fit the detector with these settings: {len(differing)} of {len(expected)} weights "
@@ -130,6 +148,13 @@ def fine_tuned(source: str, data: DetectionDataset, settings: Mapping[str, Any])
             *(source, len(names), _some(names), len(data.class_names), _some(data.class_names)),
         )
     return model
+
+
+def _without_counters(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the counters of steps that the other detector's batch norms lack, as frozen ones do."""
+    return {
+        name: tensor for name, tensor in state.items() if name in other or not name.endswith(".num_batches_tracked")
+    }
 
 
 def synchronized(model: SSD, config: TrainConfig) -> SSD:

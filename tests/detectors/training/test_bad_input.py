@@ -10,6 +10,8 @@ import pytest
 import torch
 from training_runs import TINY, tiny_config, write_data
 
+from detectors import SSD, create_detector
+from detectors.cli import main
 from detectors.training import checkpoint
 from detectors.training.checkpoint import Checkpoints, TrainingStopped
 from detectors.training.run import train
@@ -204,6 +206,33 @@ def test_a_detector_that_cannot_work_is_refused_before_any_picture(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         train(tiny_config(tmp_path / "no data", tmp_path / "run", **change))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("w.pth is not a state dict"),
+        RuntimeError("Error(s) in loading state_dict for w.pth"),
+        TypeError("w.pth has no len()"),
+    ],
+)
+def test_an_error_of_a_users_setting_is_one_line_when_the_weights_are_read_too(
+    data: Path, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the data is read, the detector is built without weights, which finds nothing wrong with a checkpoint."""
+
+    def create(name: str, num_classes: int, pretrained_backbone: bool | None = None, **settings: Any) -> SSD:
+        if pretrained_backbone is not None:
+            raise error
+        return create_detector(name, num_classes, **settings)
+
+    monkeypatch.setattr("detectors.training.start.create_detector", create)
+    words = ["--data", str(data), "--output", str(tmp_path / "run"), "--backbone", "test_resnet", "--image-size", "64"]
+    settings = ["neck=fpn", "neck.out_channels=16"]
+    assert main(["train", "--model", "ssd", *words, "--device", "cpu", "--settings", *settings]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "w.pth" in lines[0]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

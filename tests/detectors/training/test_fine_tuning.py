@@ -1,17 +1,25 @@
 """Training from a trained detector, and with parts of it frozen."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from timm.layers import FrozenBatchNormAct2d
+from torch import nn
+from torchvision.ops.misc import FrozenBatchNorm2d
 from training_runs import tiny_config, write_data
 
-from detectors import load
+from detectors import SSD, load
 from detectors.data import load_dataset
+from detectors.training import TrainConfig
 from detectors.training.run import train
-from detectors.training.start import fine_tuned
+from detectors.training.start import fine_tuned, new_detector
+
+FROZEN = (FrozenBatchNormAct2d, FrozenBatchNorm2d)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +60,41 @@ def test_other_names_in_the_same_number_start_new_predictors(trained: Path, data
 def test_settings_that_change_layers_are_refused(trained: Path, data: Path) -> None:
     with pytest.raises(ValueError, match=r"does not fit the detector with these settings: .* weights differ"):
         fine_tuned(str(trained), load_dataset(data, "train"), {"neck_kwargs": {"num_levels": 2}})
+
+
+@pytest.mark.parametrize(
+    ("frozen", "option", "settings", "norms"),
+    [
+        (False, "frozen", [], "frozen"),
+        (True, "batch", [], "batch"),
+        (True, "sync", [], "sync"),
+        (True, None, [], "frozen"),
+        (True, None, ["frozen_batch_norm=false"], "batch"),
+    ],
+)
+def test_batch_norms_are_those_asked_for_or_else_the_detectors(
+    tiny: Callable[..., SSD], data: Path, tmp_path: Path, frozen: bool, option: Any, settings: list[str], norms: str
+) -> None:
+    dataset = load_dataset(data, "train")
+    tiny("ssd", 7, class_names=dataset.class_names, frozen_batch_norm=frozen).save_pretrained(tmp_path / "saved")
+    config = TrainConfig(weights=str(tmp_path / "saved"), batch_norm=option, settings=settings)
+    model, recorded = new_detector(config, dataset)
+    assert recorded.batch_norm == norms
+    assert any(isinstance(module, FROZEN) for module in model.modules()) == (norms == "frozen")
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == (norms != "frozen")
+    before, after = load(tmp_path / "saved").state_dict(), model.state_dict()
+    counters = {name for name in before.keys() ^ after.keys() if name.endswith(".num_batches_tracked")}
+    assert before.keys() ^ after.keys() == counters
+    assert all(torch.equal(before[name], after[name]) for name in before.keys() & after.keys())
+
+
+def test_a_layer_that_only_one_detector_has_is_refused_whatever_the_norms(
+    tiny: Callable[..., SSD], data: Path, tmp_path: Path
+) -> None:
+    tiny("m2det", 7).save_pretrained(tmp_path / "saved")
+    settings = {"frozen_batch_norm": True, "neck_kwargs": {"num_levels": 1}}
+    with pytest.raises(ValueError, match=r"does not fit the detector with these settings"):
+        fine_tuned(str(tmp_path / "saved"), load_dataset(data, "train"), settings)
 
 
 def test_fine_tuning_on_other_data(trained: Path, tmp_path: Path) -> None:
