@@ -38,9 +38,9 @@ class Eval:
     detectors that were made without one; others know theirs."""
     batch_size: int = 16
     """Images per batch."""
-    max_detections: int = 100
-    """Detections per image that count for AP, as in COCO, and that the detector gives at least. Raise it for data with
-    more objects per image."""
+    max_detections: int | None = None
+    """Detections per image that count for AP, and that the detector gives at least. If not given, 100 count, as in
+    COCO, and the detector gives its own number. Raise it for data with more objects per image."""
     workers: int = 0
     """Processes that load images; 0 loads in this one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -67,7 +67,7 @@ class Eval:
         from detectors.training.run_log import write_json
 
         for name, value in (("batch-size", self.batch_size), ("max-detections", self.max_detections)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise InputError(f"--{name} must be at least 1: got {value}")
         if self.workers < 0:
             raise InputError(f"--workers must be at least 0: got {self.workers}")
@@ -104,15 +104,15 @@ class Eval:
         for group in grouped(errors(dataset.problems)):
             for line in group.lines():
                 print(f"warning: {split}: {line}", file=sys.stderr)
-        allow_detections(detector, self.max_detections)
-        warning = detection_limit_warning(split, dataset, self.max_detections, detector.postprocess.max_per_image)
+        counted = allow_detections(detector, self.max_detections)
+        warning = detection_limit_warning(split, dataset, counted, detector.postprocess)
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
         began = time.perf_counter()
         with progress_bar(len(dataset)) as advance:
             detections = detect(detector, dataset, batch_size=self.batch_size, workers=self.workers, progress=advance)
         speed = len(dataset) / (time.perf_counter() - began)
-        result = CocoResult(dataset, detections, max_detections=self.max_detections)
+        result = CocoResult(dataset, detections, max_detections=counted)
         report = result.report()
         show(report, f"{split}: {len(dataset)} images, {speed:.1f} images/s")
         if self.detections is not None:

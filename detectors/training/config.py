@@ -136,9 +136,9 @@ class TrainConfig:
     """Epochs between evaluations; about twenty evaluations per run if not given. The last epoch is always evaluated."""
     eval_batch_size: int = 16
     """Images per batch in an evaluation, in each process."""
-    max_detections: int = 100
-    """Detections per image that count for AP, as in COCO, and that the detector gives at least. Raise it for data with
-    more objects per image."""
+    max_detections: int | None = None
+    """Detections per image that count for AP, and that the detector gives at least. If not given, 100 count, as in
+    COCO, and the detector gives its own number. Raise it for data with more objects per image."""
     log_with: list[str] = field(default_factory=list)
     """Trackers of accelerate beside TensorBoard: wandb, mlflow, trackio, comet_ml, aim, clearml, dvclive, swanlab."""
     log_steps: int = 10

@@ -75,24 +75,26 @@ def figure_text(value: float) -> str:
     return "-" if value < 0 else f"{value:.3f}"
 
 
-def allow_detections(detector: Detector, count: int) -> None:
-    """Have a detector give at least `count` detections per image where more are asked for than COCO counts.
+def allow_detections(detector: Detector, count: int | None) -> int:
+    """Have a detector give at least `count` detections per image, and return how many count for AP.
 
-    It takes them from as many candidates as that needs. Up to COCO's 100 a detector's own limit stays.
+    It takes them from as many candidates as that needs. Without a `count`, its own limit stays and COCO's 100 count.
     """
     post = detector.postprocess
-    if post.max_per_image < count and count > MAX_DETECTIONS:
+    if count is not None and post.max_per_image < count:
         post.max_per_class = count if post.max_per_class == post.max_per_image else post.max_per_class
         post.max_per_image = count
         post.candidates_per_class = max(post.candidates_per_class, 4 * count)
+    return MAX_DETECTIONS if count is None else count
 
 
 def detection_limit_warning(
-    split: str, dataset: DetectionDataset, max_detections: int = MAX_DETECTIONS, max_per_image: int | None = None
+    split: str, dataset: DetectionDataset, max_detections: int = MAX_DETECTIONS, post: PostProcess | None = None
 ) -> str:
     """A warning where images have more objects than can be found; empty where none has.
 
-    AP counts `max_detections` of a class per image, and a detector gives `max_per_image`, by default 200, of all.
+    AP counts `max_detections` of a class per image. A detector gives what its post-processing allows, of a class and of
+    all; without `post`, that of a detector with the defaults, which gives at least `max_detections`.
 
     >>> from detectors.data import SyntheticScales
     >>> detection_limit_warning("val", SyntheticScales.easy(9), max_detections=1)
@@ -100,17 +102,23 @@ def detection_limit_warning(
     """
     labels = [record.labels[~record.crowd] for record in dataset.records]
     of_a_class = [int(np.bincount(values).max()) if len(values) else 0 for values in labels]
-    detector_limit = max(max_detections, PostProcess().max_per_image if max_per_image is None else max_per_image)
-    for counts, limit, words, reason in (
-        (of_a_class, max_detections, " of a class", "AP counts"),
-        ([len(values) for values in labels], detector_limit, "", "a detector gives"),
-    ):
+    of_all = [len(values) for values in labels]
+    gives = "a detector gives" if post is None else "the detector gives"
+    post = post or PostProcess(max_per_image=max(max_detections, PostProcess().max_per_image))
+    option, setting = "give --max-detections", "raise its postprocess."
+    cases = [
+        (max_detections, of_a_class, " of a class", "AP counts", option),
+        (post.max_per_image, of_all, "", gives, option),
+        (post.max_per_class, of_a_class, " of a class", gives, f"{setting}max_per_class to"),
+        (post.candidates_per_class, of_a_class, " of a class", gives, f"{setting}candidates_per_class to"),
+    ]
+    for limit, counts, words, reason, advice in sorted(cases, key=lambda case: case[0]):
         above = sum(count > limit for count in counts)
         if above:
             images = "1 image has" if above == 1 else f"{above} images have"
             objects = f"{limit} object{'s' * (limit > 1)}{words}"
             but = f"(up to {max(counts)}), but {reason} {limit} per image"
-            return f"{split}: {images} more than {objects} {but}: give --max-detections {max(counts)}"
+            return f"{split}: {images} more than {objects} {but}: {advice} {max(counts)}"
     return ""
 
 

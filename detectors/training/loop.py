@@ -25,7 +25,7 @@ from detectors.training.data import (
     is_distributed,
     training_loader,
 )
-from detectors.training.evaluation import Interrupted, evaluate, figure_text
+from detectors.training.evaluation import MAX_DETECTIONS, Interrupted, evaluate, figure_text
 from detectors.training.memory import memory_errors
 from detectors.training.metrics import Means, Metrics, Progress, Report, Reports
 from detectors.training.run_log import LOGGER
@@ -282,7 +282,7 @@ class Loop:
                 self.val,
                 batch_size=self.config.eval_batch_size,
                 workers=self.workers,
-                max_detections=self.config.max_detections,
+                max_detections=self.config.max_detections or MAX_DETECTIONS,
                 interrupted=lambda: any_process(self.interrupted, self.accelerator.device),
             )
             ap = figures["AP"]

@@ -93,19 +93,16 @@ def train(
             model = build(text, folder / CONFIG)  # whose weights come from the checkpoint
         else:
             model, config = new_detector(config, train_set)
+            check_detections(config)
+            allow_detections(model, config.max_detections)
             if prepare is not None:
                 prepare(model)
         if model.image_size is None:
             raise InputError(f"{config.model} has no image size of its own: give --image-size")
         warn_of_small_boxes(train_set, model.image_size)
-        limit = config.detector_settings().get("postprocess_kwargs", {}).get("max_per_image")
-        if limit is not None and limit < config.max_detections and config.max_detections > MAX_DETECTIONS:
-            raise InputError(
-                f"--max-detections {config.max_detections} and postprocess.max_per_image={limit}: give one"
-            )
-        allow_detections(model, config.max_detections)
         if val_set is not None:
-            warning = detection_limit_warning("val", val_set, config.max_detections, model.postprocess.max_per_image)
+            counted = config.max_detections or MAX_DETECTIONS
+            warning = detection_limit_warning("val", val_set, counted, model.postprocess)
             if warning:
                 LOGGER.warning(warning)
         train_set.transforms = augmentation(config, model.image_size)
@@ -160,7 +157,8 @@ def _run(loop: Loop, accelerator: "Accelerator", log: RunLog) -> bool:
             LOGGER.warning("stopped at step %d by a signal: go on with --resume", position.step)
             return False
         accelerator.wait_for_everyone()  # for the best checkpoint to be there
-        draw_results(loop.folder, loop.val, accelerator.device, max_detections=config.max_detections, write=main)
+        counted = config.max_detections or MAX_DETECTIONS
+        draw_results(loop.folder, loop.val, accelerator.device, max_detections=counted, write=main)
         if loop.val is None:
             LOGGER.info("done, without a split to evaluate on: %s", loop.folder)
         else:
@@ -250,6 +248,17 @@ def resumed(config: TrainConfig, names: Collection[str] | None = None) -> TrainC
             f"weights: --weights {config.output}"
         )
     return dataclasses.replace(config, **now)
+
+
+def check_detections(config: TrainConfig) -> None:
+    """Check that a setting does not keep the detector below the detections that are to count.
+
+    Raises:
+        ValueError: names both limits.
+    """
+    limit = config.detector_settings().get("postprocess_kwargs", {}).get("max_per_image")
+    if limit is not None and config.max_detections is not None and limit < config.max_detections:
+        raise InputError(f"--max-detections {config.max_detections} and postprocess.max_per_image={limit}: give one")
 
 
 def check_data(before: dict[str, Any], train_set: DetectionDataset, val_set: DetectionDataset | None) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from training_runs import write_data
 
+from detectors import SSD
+from detectors.cli import main
 from detectors.data import DetectionDataset, ImageRecord, SyntheticScales, evaluation_transforms
+from detectors.models.postprocess import PostProcess
 from detectors.training.evaluation import (
     FIGURES,
     CocoResult,
@@ -221,13 +226,61 @@ def test_more_objects_of_all_classes_than_a_detector_gives_are_told() -> None:
         "val: 1 image has more than 200 objects (up to 300), but a detector gives 200 per image: "
         "give --max-detections 300"
     )
-    assert not detection_limit_warning("val", dataset, max_per_image=300)
-    assert "more than 150 objects" in detection_limit_warning("val", dataset, max_per_image=150)
+    assert not detection_limit_warning("val", dataset, post=PostProcess(max_per_image=300))
+    assert "more than 150 objects" in detection_limit_warning("val", dataset, post=PostProcess(max_per_image=150))
 
 
-@pytest.mark.parametrize(("count", "given"), [(3, 5), (100, 5), (101, 101), (150, 150)])
-def test_a_detector_gives_as_many_detections_as_count_beyond_cocos(
-    tiny: Callable[..., nn.Module], count: int, given: int
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"max_per_image": 50}, "more than 50 objects (up to 80), but the detector gives 50 per image: give --max-det"),
+        ({"max_per_image": 79}, "more than 79 objects (up to 80), but the detector gives 79 per image: give --max-det"),
+        (
+            {"max_per_class": 50},
+            "more than 50 objects of a class (up to 80), but the detector gives 50 per image: raise",
+        ),
+        ({"max_per_class": 70}, "raise its postprocess.max_per_class to 80"),
+        ({"candidates_per_class": 50}, "raise its postprocess.candidates_per_class to 80"),
+        ({"max_per_image": 80}, ""),
+    ],
+)
+def test_fewer_detections_than_objects_are_told_below_cocos_number_too(limits: dict[str, int], expected: str) -> None:
+    warning = detection_limit_warning("val", crowded_dataset(80), post=PostProcess(**limits))
+    assert expected in warning
+    assert bool(warning) == bool(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "more than 50 objects (up to 80), but the detector gives 50 per image: give --max-detections 80"),
+        (["--max-detections", "60"], "more than 60 objects of a class (up to 80), but AP counts 60 per image"),
+        (["--max-detections", "100"], ""),
+    ],
+)
+def test_eval_tells_fewer_detections_than_objects_or_has_them_given(
+    words: list[str], expected: str, tiny: Callable[..., SSD], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, file = write_data(tmp_path / "data", train=0, val=1), tmp_path / "data/val.json"
+    content = json.loads(file.read_text())
+    box = {"image_id": content["images"][0]["id"], "category_id": 1, "area": 100, "iscrowd": 0}
+    places = [(index % 16 * 12, index // 16 * 12) for index in range(80)]
+    content["annotations"] = [{**box, "id": i + 1, "bbox": [*place, 10, 10]} for i, place in enumerate(places)]
+    file.write_text(json.dumps(content))
+    settings = {"score_threshold": 0.0, "max_per_image": 50}
+    tiny("ssd", 7, spread=30, postprocess_kwargs=settings).save_pretrained(tmp_path / "saved")
+    found = tmp_path / "found.json"
+    command = ["eval", "--data", str(data), "--checkpoint", str(tmp_path / "saved"), "--detections", str(found)]
+    assert main([*command, *words]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "more than" in line]
+    assert len(warnings) == bool(expected)
+    assert expected in "".join(warnings)
+    assert len(json.loads(found.read_text())) == int((words or ["50"])[-1])
+
+
+@pytest.mark.parametrize(("count", "given"), [(None, 5), (3, 5), (100, 100), (101, 101), (150, 150)])
+def test_a_detector_gives_at_least_the_detections_that_are_asked_for(
+    tiny: Callable[..., SSD], count: int | None, given: int
 ) -> None:
     model = tiny("ssd", 4, spread=30, postprocess_kwargs={"score_threshold": 0.0, "max_per_image": 5}).eval()
     allow_detections(model, count)

@@ -16,7 +16,7 @@ from detectors.errors import InputError
 from detectors.training import TrainConfig
 from detectors.training.config import read_config
 from detectors.training.metrics import read_lines
-from detectors.training.run import resumed, train
+from detectors.training.run import check_detections, resumed, train
 
 
 @pytest.fixture
@@ -116,9 +116,9 @@ def test_numbers_that_ruin_a_run_are_refused(changes: dict[str, Any], message: s
         TrainConfig(**{"model": "m2det", "output": Path("run"), **changes}).check(needs_data=False)
 
 
-@pytest.mark.parametrize(("most", "detections", "limit"), [(50, 100, 50), (250, 250, 250)])
+@pytest.mark.parametrize(("most", "detections", "limit"), [(50, None, 50), (250, 250, 250)])
 def test_the_detections_per_image_that_were_asked_for(
-    data: Path, tmp_path: Path, most: int, detections: int, limit: int
+    data: Path, tmp_path: Path, most: int, detections: int | None, limit: int
 ) -> None:
     settings = [*TINY, f"postprocess.max_per_image={most}"]
     config = tiny_config(data, tmp_path / "run", epochs=1, settings=settings, max_detections=detections)
@@ -126,10 +126,19 @@ def test_the_detections_per_image_that_were_asked_for(
     assert load(tmp_path / "run").postprocess.max_per_image == limit
 
 
-def test_two_limits_of_detections_are_refused(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("most", "detections"), [(50, 300), (50, 100), (50, 51), (150, 200)])
+def test_two_limits_of_detections_are_refused(most: int, detections: int) -> None:
+    settings = [f"postprocess.max_per_image={most}"]
+    with pytest.raises(InputError, match=rf"--max-detections {detections} and .*max_per_image={most}: give one"):
+        check_detections(TrainConfig(settings=settings, max_detections=detections))
+    check_detections(TrainConfig(settings=settings, max_detections=most))
+    check_detections(TrainConfig(settings=settings))
+
+
+def test_two_limits_of_detections_are_refused_by_a_run(data: Path, tmp_path: Path) -> None:
     settings = [*TINY, "postprocess.max_per_image=50"]
-    with pytest.raises(ValueError, match=r"--max-detections 300 and postprocess.max_per_image=50: give one"):
-        train(tiny_config(data, tmp_path / "run", epochs=1, settings=settings, max_detections=300))
+    with pytest.raises(InputError, match=r"--max-detections 100 and postprocess.max_per_image=50: give one"):
+        train(tiny_config(data, tmp_path / "run", epochs=1, settings=settings, max_detections=100))
 
 
 def test_named_options_are_fields() -> None:
