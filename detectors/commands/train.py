@@ -45,8 +45,9 @@ class Train(TrainConfig):
 
     def options(self) -> tuple[TrainConfig, set[str]]:
         """The options from the file and the command line, which takes precedence, and the names of those in either."""
-        from detectors.training.config import read_config, set_options
+        from detectors.training.config import set_options
+        from detectors.training.config_file import combined
 
-        file = read_config(self.config) if self.config else {}
         named = set_options(self, self.explicit)
-        return TrainConfig(**{**file, **named}), {*file, *named}
+        options = combined(self.config, named) if self.config else named
+        return TrainConfig(**options), set(options)
