@@ -63,6 +63,8 @@ def read_split(
         raw.refused.update(map(tree.located, source.left_out))
         if source.left_out and not source.missing:
             raw.problems.append(note(split, left_out_reason(source.left_out), kind))
+        if source.remark:
+            raw.problems.append(note(split, source.remark))
     reader = _Reader(raw, by_id, unique, config.keypoints, list(chain.from_iterable(found.values())))
     for source in sources:
         for picture in source.pictures:
