@@ -7,7 +7,7 @@ segmentation where `bbox` is missing, `ignore` like `iscrowd`, LVIS' `coco_url` 
 import json
 import math
 from array import array
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,11 @@ def read_file(
     pictures: PictureFinder,
     *,
     merge_classes: bool = False,
-    part: Callable[[str], bool] | None = None,
+    without: Collection[str] = (),
 ) -> RawSplit:
     """Images and boxes of a COCO file, which problems name as `shown`.
 
-    With `part`, those of the images whose names it is true for.
+    Images whose names are in `without` are left out with their boxes.
 
     Raises:
         ValueError: the file is not a COCO detection file, or two categories share an id or a name.
@@ -66,8 +66,8 @@ def read_file(
     for name in categories.left_out:
         raw.problems.append(note(shown, f"category {name!r} is not a class but the root of the others: left out"))
     images: list[Any] = content.pop("images")
-    if part is not None:
-        images, annotations = _part(images, annotations, part)
+    if without:
+        images, annotations = _without(without, images, annotations)
     positions = _read_images(images, raw, pictures)
     _read_annotations(annotations, raw, positions, categories.labels)
     read_as_fractions(raw)
@@ -148,14 +148,13 @@ def _not_classes(by_id: dict[Hashable, dict[str, Any]], annotations: Sequence[An
     return {}
 
 
-def _part(
-    images: Sequence[Any], annotations: Sequence[Any], part: Callable[[str], bool]
-) -> tuple[list[Any], list[Any]]:
-    """Images whose names are of a part, and all annotations but those of other images."""
-    others = {as_id(entry.get("id")) for entry in images if (name := _file_name(entry)) is not None and not part(name)}
-    images = [entry for entry in images if (name := _file_name(entry)) is None or part(name)]
-    kept = [entry for entry in annotations if not isinstance(entry, dict) or as_id(entry.get("image_id")) not in others]
-    return images, kept
+def _without(names: Collection[str], images: Sequence[Any], annotations: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Images but those of some names, and their annotations."""
+    left_out = {as_id(entry.get("id")) for entry in images if _file_name(entry) in names}
+    images = [entry for entry in images if _file_name(entry) not in names]
+    return images, [
+        entry for entry in annotations if not isinstance(entry, dict) or as_id(entry.get("image_id")) not in left_out
+    ]
 
 
 def _read_images(entries: Sequence[Any], raw: RawSplit, pictures: PictureFinder) -> dict[Hashable, int]:

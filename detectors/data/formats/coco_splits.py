@@ -8,7 +8,7 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -47,11 +47,8 @@ def find_splits(
     files, left_out = ([entry], []) if entry is not None else _candidates(tree, any_folder)
     names = {file: _split_name(file) for file in files}
     if len(files) == 1 and names[files[0]] not in CANONICAL.values():
-        if splits := _splits_inside(tree, files[0]):
-            return {
-                split: partial(_read, tree, files[0], split, [], left_out, merge_classes, divided=True)
-                for split in splits
-            }
+        if inner := _splits_inside(tree, files[0]):
+            return _readers(tree, dict.fromkeys(inner, files[0]), left_out, merge_classes, inner)
         names = {files[0]: "train"}
     counts = Counter(names.values())
     by_split: dict[str, str] = {}
@@ -63,10 +60,22 @@ def find_splits(
                 "the one to read as --data"
             )
         by_split[name] = file
+    return _readers(tree, by_split, left_out, merge_classes)
+
+
+def _readers(
+    tree: Tree,
+    by_split: dict[str, str],
+    left_out: list[str],
+    merge_classes: bool,
+    names: Mapping[str, set[str]] | None = None,
+) -> Splits:
+    """Readers of each split's file; with `names`, of the pictures that each split has in it."""
     readers: dict[str, Callable[[], RawSplit]] = {}
     for split, file in by_split.items():
         others = [name for name in by_split if name != split]
-        readers[split] = partial(_read, tree, file, split, others, left_out, merge_classes)
+        without = set().union(*(names[other] for other in others)) if names else set()
+        readers[split] = partial(_read, tree, file, split, others, left_out, merge_classes, without)
         left_out = []  # reported once
     return readers
 
@@ -78,8 +87,7 @@ def _read(
     others: list[str],
     left_out: list[str],
     merge_classes: bool,
-    *,
-    divided: bool = False,
+    without: Collection[str],
 ) -> RawSplit:
     has_split_folder = split_of_folder(parent(file).rpartition("/")[2]) is not None
     pictures = PictureFinder(
@@ -90,8 +98,7 @@ def _read(
         others=others,
     )
     shown = file if has_split_folder or parent(file).count("/") else file.rpartition("/")[2]
-    part = partial(_is_of, _finder_of_all(tree, file), split) if divided else None
-    raw = read_file(tree.path(file), shown, pictures, merge_classes=merge_classes, part=part)
+    raw = read_file(tree.path(file), shown, pictures, merge_classes=merge_classes, without=without)
     kind = "an annotation file is left out"
     reason = f"it is beside the splits ({', '.join([split, *others])}), and left out: delete it, or give it as --data"
     raw.problems += [Problem(other, reason, kind=kind) for other in left_out]
@@ -157,30 +164,21 @@ def is_coco(file: Path) -> bool:
         return False
 
 
-def _finder_of_all(tree: Tree, file: str) -> PictureFinder:
-    return PictureFinder(tree, _picture_folders(tree, file, "train"))
-
-
-def _is_of(finder: PictureFinder, split: str, name: str) -> bool:
-    """Whether a picture lies in a folder of a split, or would by its name."""
-    return _folder_split(finder, name) == split
-
-
-def _folder_split(finder: PictureFinder, name: str) -> str | None:
-    return split_of_folders(finder.find(name).file or name.replace("\\", "/"))
-
-
-def _splits_inside(tree: Tree, file: str) -> list[str]:
-    """The splits in whose folders all pictures of a file lie, if there are several."""
+def _splits_inside(tree: Tree, file: str) -> dict[str, set[str]]:
+    """The names of a file's pictures by split, if all lie in folders of splits, of several ones."""
     if len({split_of_folders(f"{folder}/") for folder in tree.folders} - {None}) < 2:
-        return []
-    finder = _finder_of_all(tree, file)
+        return {}
+    finder = PictureFinder(tree, _picture_folders(tree, file, "train"))
+    found: dict[str, set[str]] = {}
     try:
-        names = [json.loads(name) for name in _FILE_NAME.findall(tree.path(file).read_bytes())]
+        for name in map(json.loads, _FILE_NAME.findall(tree.path(file).read_bytes())):
+            split = split_of_folders(finder.find(name).file or name.replace("\\", "/"))
+            if split is None:
+                return {}
+            found.setdefault(split, set()).add(name)
     except ValueError:  # named when it is read
-        return []
-    found = {_folder_split(finder, name) for name in names}
-    return ordered([split for split in found if split]) if None not in found and len(found) > 1 else []
+        return {}
+    return {split: found[split] for split in ordered(list(found))} if len(found) > 1 else {}
 
 
 def _split_name(file: str) -> str:
