@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors.data.formats.texts import read_lines
+from detectors.data.formats.yolo_files import LabelFiles
 from detectors.data.formats.yolo_labels import are_labels
 from detectors.data.split_names import CANONICAL, canonical
 from detectors.data.tree import Tree, parent
@@ -34,13 +35,14 @@ class YoloConfig:
     """Folder that sources are relative to, as written."""
 
 
-def read_config(tree: Tree, entry: str | None = None) -> YoloConfig:
+def read_config(labels: LabelFiles, entry: str | None = None) -> YoloConfig:
     """The configuration of a folder, or of one file in it; empty if there is none.
 
     Raises:
         ValueError: a file that cannot be read, several that could be the one, or malformed names.
     """
-    file = entry if entry is not None else _yaml_file(tree)
+    tree = labels.tree
+    file = entry if entry is not None else _yaml_file(labels)
     if file is not None and file.lower().endswith((".yaml", ".yml")):
         config = _from_yaml(tree, file)
     else:
@@ -55,13 +57,18 @@ def read_config(tree: Tree, entry: str | None = None) -> YoloConfig:
     return config
 
 
-def _yaml_file(tree: Tree) -> str | None:
+def _yaml_file(labels: LabelFiles) -> str | None:
     """The YAML file that describes the data: the best-known name, or the only one with names or splits."""
+    tree = labels.tree
     files = [name for name in tree.names[""] if name.lower().endswith((".yaml", ".yml"))]
     preferred = next((name for name in _PREFERRED if name in files), None)
     if preferred is not None and _has_splits(tree, _load(tree.path(preferred))):
         return preferred
-    others = {file: _load(tree.path(file), strict=_speaks_of_data(tree.path(file))) for file in files}
+    # Without labels, a file of another name may be that of a training with data in another format.
+    strict = labels.exist
+    others = {file: _load(tree.path(file), strict=strict and _speaks_of_data(tree.path(file))) for file in files}
+    if not strict:
+        others = {file: content for file, content in others.items() if _section(tree, content) is None}
     with_splits = [file for file, content in others.items() if _has_splits(tree, content)]
     if preferred is not None and with_splits:
         raise InputError(

@@ -28,6 +28,11 @@ class LabelFiles:
         """The label file of a picture."""
         return self._by_picture.get(picture)
 
+    @cached_property
+    def exist(self) -> bool:
+        """Whether there are labels: without any, this is not a YOLO folder unless a configuration says so."""
+        return bool(self.placed or (self.files and any(map(self.of, self.tree.pictures))))
+
     def is_list(self, file: str) -> bool:
         """Whether a text file may list pictures: it holds no labels of a picture."""
         return file not in self._used or not are_labels(self.tree.path(file))

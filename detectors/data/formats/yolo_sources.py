@@ -39,12 +39,10 @@ class Source:
         return [Found(tree.located(file), file) for file in self.files] + finder.find_all(self.lines)
 
 
-def find_sources(tree: Tree, config: YoloConfig) -> dict[str, list[Source]]:
+def find_sources(labels: LabelFiles, config: YoloConfig) -> dict[str, list[Source]]:
     """Sources of each split; folders of pictures that a configuration leaves out are splits too."""
-    labels = LabelFiles(tree)
-    if not config.file and (
-        _configured_below(tree) or not (labels.placed or (labels.files and any(map(labels.of, tree.pictures))))
-    ):
+    tree = labels.tree
+    if not config.file and (_configured_below(tree) or not labels.exist):
         return {}
     found = _by_config(labels, config)
     if not found:

@@ -158,6 +158,15 @@ def test_a_damaged_yaml_of_something_else_is_left_alone(content: str, tmp_path: 
     assert find_splits(tmp_path) == ["train"]
 
 
+@pytest.mark.parametrize("write", [exports.roboflow_coco, exports.roboflow_voc, exports.cvat_voc])
+@pytest.mark.parametrize("damage", [*YAMLS, "section"])
+def test_a_yaml_beside_other_formats_is_left_alone(write: Callable[[Path], None], damage: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    expected = check_dataset(tmp_path).rows()
+    (tmp_path / "training.yaml").write_bytes(YAMLS.get(damage, b"data:\n  train: train\n  val: valid\n"))
+    assert check_dataset(tmp_path).rows() == expected
+
+
 @pytest.mark.parametrize("first", ["data.yaml", "dataset.yaml", "data.yml"])
 @pytest.mark.parametrize("other", [SPLITS, f"{SPLITS}names: [cat, dog, owl]\n", "train: [images/a]\n"])
 def test_splits_in_another_yaml_are_refused(first: str, other: str, tmp_path: Path) -> None:
