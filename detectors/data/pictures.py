@@ -91,15 +91,22 @@ class PictureFinder:
             file = self.tree.relative(name)
             if file in self.tree.known:
                 return Found(self.tree.located(str(file)), str(file))
-            return Found(name) if os.path.isfile(name) else None
+            return self._beyond(name) if os.path.isfile(name) else None
         if "./" in name:
             for base in self.bases:
                 file = join(base, name)
                 if file in self.tree.known:
                     return Found(self.tree.located(file), file)
                 if file.startswith("../") and os.path.isfile(self.tree.located(file)):
-                    return Found(os.path.normpath(self.tree.located(file)))
+                    return self._beyond(os.path.normpath(self.tree.located(file)))
         return None
+
+    def _beyond(self, path: str) -> Found:
+        """A picture beyond the tree, or rather its copy in the tree: the tree may be a copy of an older folder."""
+        file = own_copy(self.tree, path)
+        if file is not None:
+            return Found(self.tree.located(file), file, remark=f"read from {file} in the data folder, not from {path}")
+        return Found(path, remark=f"read from {path}, beyond the data folder")
 
     def _by_name(self, name: str) -> Found:
         parts = [part for part in folded(name).split("/") if part not in ("", ".", "..")]
@@ -161,6 +168,13 @@ class PictureFinder:
         for file in self._searched:
             found.setdefault(folded(without_suffix(file.rpartition("/")[2])), []).append(file)
         return found
+
+
+def own_copy(tree: Tree, path: str) -> str | None:
+    """The file of a tree that has the same end of its path as one beyond the tree, all of its own."""
+    parts = path.replace(os.sep, "/").split("/")
+    ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
+    return next((end for end in ends if end in tree.known), None)
 
 
 @lru_cache

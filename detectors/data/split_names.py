@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 _ALIASES = {
     "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev"),
+    "val": ("val", "valid", "validation", "validate", "eval", "evaluation", "dev"),
     "test": ("test", "testing"),
     "trainval": ("trainval",),
 }
@@ -27,6 +28,29 @@ _OF_LISTS = {
 }
 """Words beside a split's name in the name of a list."""
 
+_OF_FOLDERS = frozenset(
+    [
+        "obj",
+        "data",
+        "dataset",
+        "set",
+        "sets",
+        "split",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "pictures",
+        "pics",
+        "photos",
+        "labels",
+        "annotations",
+        "files",
+        "my",
+    ]
+)
+"""Words beside a split's name in the name of a folder."""
+
 ORDER = ("train", "val", "test")
 
 
@@ -45,8 +69,7 @@ def split_of_name(name: str) -> str | None:
     >>> split_of_name("lvis_v1_train"), split_of_name("val2017"), split_of_name("photos")
     ('train', 'val', None)
     """
-    words = [re.sub(r"(19|20)\d\d$", "", word) for word in re.split(r"[\W_]+", name.lower())]
-    found = {CANONICAL[word] for word in words if word in CANONICAL}
+    found = {CANONICAL[word] for word in _words(name) if word in CANONICAL}
     return found.pop() if len(found) == 1 else None
 
 
@@ -63,19 +86,55 @@ def split_of_list(name: str) -> str | None:
 
 
 def split_of_folder(name: str) -> str | None:
-    """The split that a folder is for by its whole name, `train`, `val2017` or `obj_train_data`."""
-    short = re.sub(r"(19|20)\d\d$", "", name.lower()).strip("_- ")
-    match = re.fullmatch(r"(?:obj_)?(\w+?)(?:_data|_images|_set)?", short)
-    return CANONICAL.get(short) or (CANONICAL.get(match[1]) if match else None)
+    """The split that a folder is for by its whole name.
+
+    >>> [split_of_folder(name) for name in ("val2017", "obj_train_data", "Test Set", "city_val")]
+    ['val', 'train', 'test', None]
+    """
+    return split_of_name(name) if _OF_FOLDERS.issuperset(set(_words(name)) - CANONICAL.keys()) else None
+
+
+@lru_cache(1024)
+def split_folder(folder: str) -> str:
+    """The folder on a relative path, itself included, that tells the split of what lies below, or `""`.
+
+    It is the innermost one that is for a split: around `training_data/val` there may be names of the whole data set.
+    A folder whose name only speaks of a split, such as `city_val`, counts where there is none.
+    """
+    parts = folder.split("/")
+    for split_of in (split_of_folder, split_of_name):
+        for count in range(len(parts), 0, -1):
+            if split_of(parts[count - 1]) is not None:
+                return "/".join(parts[:count])
+    return ""
 
 
 def split_of_folders(file: str) -> str | None:
-    """The split of the first folder on a relative path that is for one."""
-    for part in file.split("/")[:-1]:
-        split = split_of_folder(part)
-        if split is not None:
-            return split
-    return None
+    """The split of the folders on a file's relative path, if any is for one or speaks of one.
+
+    >>> split_of_folders("training_data/val/a.jpg"), split_of_folders("train/test_street/a.jpg")
+    ('val', 'train')
+    """
+    return split_of_name(split_folder(file.rpartition("/")[0]).rpartition("/")[2])
+
+
+def hinted_split(name: str) -> str | None:
+    """The split that a name hints at as a part of a word.
+
+    >>> hinted_split("mytrain"), hinted_split("valimages"), hinted_split("cam1")
+    ('train', 'val', None)
+    """
+    found = {split for split in ORDER for word in _words(name) if word.startswith(split) or word.endswith(split)}
+    return found.pop() if len(found) == 1 else None
+
+
+@lru_cache(1024)
+def _words(name: str) -> tuple[str, ...]:
+    """The words of a name in lower case, without numbers at their ends; `trainset` is `train`."""
+    words = re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    words = [re.sub(r"\d+$", "", word) for word in words]
+    words = [short if (short := word.removesuffix("set")) in CANONICAL else word for word in words]
+    return tuple(filter(None, words))
 
 
 def ordered(names: Sequence[str]) -> list[str]:

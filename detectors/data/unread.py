@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from detectors.data.pictures import is_mask
 from detectors.data.problems import Problem, note
 from detectors.data.records import RawSplit
-from detectors.data.split_names import split_of_folder
+from detectors.data.split_names import split_folder, split_of_folders
 from detectors.data.tree import Tree, folded, parent, stem
 
 
@@ -47,20 +47,14 @@ def _lost_split(folder: str, pictures: list[str]) -> Problem:
 
 
 def _split_folder(picture: str) -> str:
-    """The innermost folder around a picture that is for a split, or `""`.
+    """The folder around a picture that is for a split, or `""`.
 
     Of benchmarks' `test2017` the annotations are not published: such a folder is not a lost split.
     """
-    folder = parent(picture)
-    while folder:
-        name = folder.rpartition("/")[2]
-        split = split_of_folder(name)
-        if split is not None and not (split == "test" and name[-4:].isdecimal()):
-            return folder
-        folder = parent(folder)
-    return ""
+    folder = split_folder(parent(picture))
+    return "" if split_of_folders(picture) == "test" and folder[-4:].isdecimal() else folder
 
 
 def _key(picture: str) -> tuple[str | None, str]:
     """Split and stem of a picture, which namesakes in one split share."""
-    return split_of_folder(_split_folder(picture).rpartition("/")[2]), folded(stem(picture))
+    return split_of_folders(picture), folded(stem(picture))

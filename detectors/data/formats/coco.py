@@ -7,12 +7,13 @@ segmentation where `bbox` is missing, `ignore` like `iscrowd`, LVIS' `coco_url` 
 import json
 import math
 from array import array
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detectors.data.formats.coco_masks import mask_box
+from detectors.data.formats.coco_meant import KEYS, damage
 from detectors.data.formats.rotated import ROTATED, around_rotated, rotation_of
 from detectors.data.formats.texts import as_number
 from detectors.data.pictures import PictureFinder
@@ -43,8 +44,17 @@ class Categories:
     """Names that no box has and that are known not to be classes."""
 
 
-def read_file(file: Path, shown: str, pictures: PictureFinder, *, merge_classes: bool = False) -> RawSplit:
+def read_file(
+    file: Path,
+    shown: str,
+    pictures: PictureFinder,
+    *,
+    merge_classes: bool = False,
+    without: Collection[str] = (),
+) -> RawSplit:
     """Images and boxes of a COCO file, which problems name as `shown`.
+
+    Images whose names are in `without` are left out with their boxes.
 
     Raises:
         ValueError: the file is not a COCO detection file, or two categories share an id or a name.
@@ -55,7 +65,10 @@ def read_file(file: Path, shown: str, pictures: PictureFinder, *, merge_classes:
     raw = RawSplit(shown, categories.names, categories.ids, RawBoxes("annotation"))
     for name in categories.left_out:
         raw.problems.append(note(shown, f"category {name!r} is not a class but the root of the others: left out"))
-    positions = _read_images(content.pop("images"), raw, pictures)
+    images: list[Any] = content.pop("images")
+    if without:
+        images, annotations = _without(without, images, annotations)
+    positions = _read_images(images, raw, pictures)
     _read_annotations(annotations, raw, positions, categories.labels)
     read_as_fractions(raw)
     return raw
@@ -67,13 +80,15 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is none.
     """
+    text = file.read_bytes()
     try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"))
+        content = json.loads(text.decode("utf-8-sig"))
     except ValueError as error:  # JSON and UTF-8 errors both
-        raise InputError(f"{file} is not valid JSON in UTF-8: {error}") from None
+        raise InputError(f"{file} {damage(text, error)}") from None
+    del text  # memory, which such files may fill
     if not isinstance(content, dict):
         raise InputError(f"{file} is not a COCO detection file: expected an object, got a {type(content).__name__}")
-    for key in ("images", "annotations", "categories"):
+    for key in KEYS:
         if not isinstance(content.get(key), list):
             raise InputError(f"{file} is not a COCO detection file: it has no list '{key}'")
     return content
@@ -133,6 +148,15 @@ def _not_classes(by_id: dict[Hashable, dict[str, Any]], annotations: Sequence[An
     return {}
 
 
+def _without(names: Collection[str], images: Sequence[Any], annotations: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Images but those of some names, and their annotations."""
+    left_out = {as_id(entry.get("id")) for entry in images if _file_name(entry) in names}
+    images = [entry for entry in images if _file_name(entry) not in names]
+    return images, [
+        entry for entry in annotations if not isinstance(entry, dict) or as_id(entry.get("image_id")) not in left_out
+    ]
+
+
 def _read_images(entries: Sequence[Any], raw: RawSplit, pictures: PictureFinder) -> dict[Hashable, int]:
     """Fill in the images; returns the position of each by its id."""
     positions: dict[Hashable, int] = {}
@@ -141,7 +165,7 @@ def _read_images(entries: Sequence[Any], raw: RawSplit, pictures: PictureFinder)
     if renumbered:
         reason = "image ids are text or beyond 64 bits: images are numbered from 1 in their order"
         raw.problems.append(note(raw.source, reason))
-    names = [_file_name(entry) for entry in entries]
+    names = list(map(_file_name, entries))
     found = iter(pictures.find_all(name for name in names if name is not None))
     for position, (entry, name) in enumerate(zip(entries, names)):
         if name is None:

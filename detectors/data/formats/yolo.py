@@ -10,6 +10,7 @@ import numpy as np
 
 from detectors.data.formats.texts import lines_of, read_bytes, read_lines
 from detectors.data.formats.yolo_config import YoloConfig, read_config
+from detectors.data.formats.yolo_files import LabelFiles
 from detectors.data.formats.yolo_labels import HEADERS, Line, Refused, are_polygons, read_line
 from detectors.data.formats.yolo_sources import Source, find_sources, left_out_reason
 from detectors.data.pictures import Found
@@ -29,8 +30,9 @@ def find_splits(tree: Tree, entry: str | None = None, *, merge_classes: bool = F
     Raises:
         ValueError: a configuration that cannot be read.
     """
-    config = read_config(tree, entry)
-    found = find_sources(tree, config)
+    labels = LabelFiles(tree)
+    config = read_config(labels, entry)
+    found = find_sources(labels, config)
     splits: dict[str, Callable[[], RawSplit]] = {}
     for split in ordered(list(found)):
         splits[split] = partial(read_split, split, found, tree, config, merge_classes=merge_classes)
@@ -63,6 +65,8 @@ def read_split(
         raw.refused.update(map(tree.located, source.left_out))
         if source.left_out and not source.missing:
             raw.problems.append(note(split, left_out_reason(source.left_out), kind))
+        if source.remark:
+            raw.problems.append(note(split, source.remark))
     reader = _Reader(raw, by_id, unique, config.keypoints, list(chain.from_iterable(found.values())))
     for source in sources:
         for picture in source.pictures:

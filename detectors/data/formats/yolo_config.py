@@ -1,12 +1,16 @@
 """Classes and splits of a YOLO folder: `data.yaml`, `obj.data`, `classes.txt`, `notes.json`."""
 
 import json
-from collections.abc import Sequence
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from detectors.data.formats.texts import read_lines
+from detectors.data.formats.yolo_files import LabelFiles
+from detectors.data.formats.yolo_labels import are_labels
 from detectors.data.split_names import CANONICAL, canonical
 from detectors.data.tree import Tree, parent
 from detectors.errors import InputError
@@ -14,6 +18,8 @@ from detectors.errors import InputError
 _PREFERRED = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _OWN_NAMES = ("obj.names", "classes.txt", "_darknet.labels")
 _NAME_FILES = (*_OWN_NAMES, "predefined_classes.txt")  # the last holds what labelImg offers
+_DATA_LINE = re.compile(rb"^(?:\xff\xfe|\xfe\xff|\xef\xbb\xbf)?(?:train|val|valid|names)[\"']?\s*:", re.MULTILINE)
+_OPTION = re.compile(r"true|false|yes|no|on|off|none|null|~|[-+.\deE]*", re.IGNORECASE)
 
 
 @dataclass
@@ -29,13 +35,14 @@ class YoloConfig:
     """Folder that sources are relative to, as written."""
 
 
-def read_config(tree: Tree, entry: str | None = None) -> YoloConfig:
+def read_config(labels: LabelFiles, entry: str | None = None) -> YoloConfig:
     """The configuration of a folder, or of one file in it; empty if there is none.
 
     Raises:
         ValueError: a file that cannot be read, several that could be the one, or malformed names.
     """
-    file = entry if entry is not None else _yaml_file(tree)
+    tree = labels.tree
+    file = entry if entry is not None else _yaml_file(labels)
     if file is not None and file.lower().endswith((".yaml", ".yml")):
         config = _from_yaml(tree, file)
     else:
@@ -50,16 +57,66 @@ def read_config(tree: Tree, entry: str | None = None) -> YoloConfig:
     return config
 
 
-def _yaml_file(tree: Tree) -> str | None:
+def _yaml_file(labels: LabelFiles) -> str | None:
     """The YAML file that describes the data: the best-known name, or the only one with names or splits."""
+    tree = labels.tree
     files = [name for name in tree.names[""] if name.lower().endswith((".yaml", ".yml"))]
-    for name in _PREFERRED:
-        if name in files:
-            return name
-    found = [file for file in files if {"names", "train", "val"} & set(_load(tree.path(file), strict=False))]
-    if len(found) > 1:
+    preferred = next((name for name in _PREFERRED if name in files), None)
+    if preferred is not None and _has_splits(tree, _load(tree.path(preferred))):
+        return preferred
+    # Without labels, a file of another name may be that of a training with data in another format.
+    strict = labels.exist
+    others = {file: _load(tree.path(file), strict=strict and _speaks_of_data(tree.path(file))) for file in files}
+    if not strict:
+        others = {file: content for file, content in others.items() if _section(tree, content) is None}
+    with_splits = [file for file, content in others.items() if _has_splits(tree, content)]
+    if preferred is not None and with_splits:
+        raise InputError(
+            f"{tree.path(preferred)} names no splits, as {', '.join(with_splits)} does: put all into one file, or give "
+            "the one to read as --data"
+        )
+    found = [file for file, content in others.items() if "names" in content or file in with_splits]
+    if len(found) > 1 and preferred is None:
         raise InputError(f"{tree.root} has several data files ({', '.join(found)}): give one of them as --data")
-    return found[0] if found else None
+    return preferred or (found[0] if found else None)
+
+
+def _speaks_of_data(file: Path) -> bool:
+    """Whether a file has a line of splits or names, in any encoding."""
+    return _DATA_LINE.search(file.read_bytes().replace(b"\0", b"")) is not None
+
+
+def _has_splits(tree: Tree, content: Mapping[str, Any]) -> bool:
+    """Whether a file names splits, at its top or in a section."""
+    for key, value in content.items():
+        if key.lower() in CANONICAL and (_places(tree, value) or not all(map(_is_option, _texts(value)))):
+            return True
+    return _section(tree, content) is not None
+
+
+def _is_option(text: Any) -> bool:
+    """Whether a value is none of a place: `val: true` and `train: {epochs: 10}` are options of a training."""
+    return not isinstance(text, str) or _OPTION.fullmatch(text.strip()) is not None
+
+
+def _section(tree: Tree, content: Mapping[str, Any]) -> str | None:
+    """The entry below which places of splits stand, or None."""
+    for section, inner in content.items():
+        if isinstance(inner, dict) and any(key.lower() in CANONICAL and _places(tree, inner[key]) for key in inner):
+            return section
+    return None
+
+
+def _places(tree: Tree, value: Any) -> bool:
+    """Whether a value, or one in it, is the path of a folder or file of the tree."""
+    texts = value.values() if isinstance(value, dict) else _texts(value)
+    paths = [posixpath.normpath(text.replace("\\", "/")) for text in texts if isinstance(text, str) and text.strip()]
+    paths = [path.replace("../", "") for path in paths]
+    return any(tree.folder("", path) is not None or tree.file("", path) is not None for path in paths)
+
+
+def _texts(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _load(file: Path, *, strict: bool = True) -> dict[str, Any]:
@@ -70,7 +127,7 @@ def _load(file: Path, *, strict: bool = True) -> dict[str, Any]:
         content = yaml.load(file.read_bytes().decode("utf-8-sig"), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         if strict:
-            raise InputError(f"{file} is not valid YAML: {error}") from None
+            raise InputError(f"{file} is not valid YAML in UTF-8: {error}") from None
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -80,9 +137,15 @@ def _from_yaml(tree: Tree, file: str) -> YoloConfig:
     config = YoloConfig(file, path=str(content.get("path") or ""))
     for key, value in content.items():
         if str(key).lower() in CANONICAL:
-            texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
-            if any(text.strip() for text in texts):  # `test:` and `test: ''` name no split
-                config.sources.setdefault(canonical(str(key)), []).extend(text for text in texts if text.strip())
+            if not all(isinstance(text, str) for text in _texts(value)):
+                raise InputError(f"{tree.path(file)}: {key} must be a path or a list of paths, got {value!r}"[:300])
+            if texts := [text for text in _texts(value) if text.strip()]:  # `test:` and `test: ''` name no split
+                config.sources.setdefault(canonical(str(key)), []).extend(texts)
+    if not config.sources and (section := _section(tree, content)) is not None:
+        raise InputError(
+            f"{tree.path(file)} names splits in the section {section!r}: move them to the top of the file, without "
+            "indentation"
+        )
     names = content.get("names")
     if isinstance(names, dict) and names:
         numbers = {int(key) if key.isdecimal() else key: name for key, name in names.items()}
@@ -119,7 +182,7 @@ def _from_darknet(tree: Tree, file: str) -> YoloConfig:
 def _names_beside(tree: Tree) -> list[str] | None:
     """Class names of a text file, or of Label Studio's `notes.json`."""
     for name in _NAME_FILES:
-        found = [file for file in tree.with_suffix(name[name.rfind(".") :]) if _is_named(file, name)]
+        found = _named(tree, name)
         lists = [lines for file in found if (lines := _name_lines(tree.path(file)))]
         if lists:
             _same(lists, found, tree)
@@ -157,7 +220,7 @@ def _same(lists: Sequence[list[str]], files: Sequence[str], tree: Tree) -> None:
 def _refuse_other_names(tree: Tree, config: YoloConfig) -> None:
     """Raise ValueError where two files number the classes differently: boxes were drawn with one of them."""
     lists = {config.file: config.names or []} if config.file else {}
-    texts = [file for name in _OWN_NAMES for file in tree.with_suffix(name[name.rfind(".") :]) if _is_named(file, name)]
+    texts = [file for name in _OWN_NAMES for file in _named(tree, name)]
     lists |= {file: _name_lines(tree.path(file)) for file in texts}
     for name in _PREFERRED:
         if name in tree.names[""] and name != config.file:
@@ -171,5 +234,7 @@ def _refuse_other_names(tree: Tree, config: YoloConfig) -> None:
             )
 
 
-def _is_named(file: str, name: str) -> bool:
-    return file.rpartition("/")[2].lower() == name
+def _named(tree: Tree, name: str) -> list[str]:
+    """Files of class names, which a picture `classes.jpg` may have labels beside."""
+    files = [file for file in tree.with_suffix(name[name.rfind(".") :]) if file.rpartition("/")[2].lower() == name]
+    return [file for file in files if not are_labels(tree.path(file))]

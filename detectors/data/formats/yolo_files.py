@@ -6,11 +6,13 @@ beside them, or in one folder of labels for all splits; in any case.
 
 from functools import cached_property, lru_cache
 
-from detectors.data.tree import Tree, folded, parent, without_suffix
+from detectors.data.formats.yolo_labels import are_labels
+from detectors.data.tree import Tree, folded, parent, stem, without_suffix
 
 PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures"})
 _LABELS = frozenset({"labels", "label", "labeltxt", "annotations", "txt"})
 _NO_LABELS = frozenset({"classes.txt", "predefined_classes.txt", "notes.txt"})
+"""Names of texts with other content, unless a picture has the same."""
 
 
 class LabelFiles:
@@ -18,14 +20,22 @@ class LabelFiles:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        texts = tree.with_suffix(".txt")
-        self.files = [file for file in texts if file.rpartition("/")[2].lower() not in _NO_LABELS]
+        self.files = [file for file in tree.with_suffix(".txt") if self._may_be_labels(file)]
         self.placed = [file for file in self.files if _in_labels(file)]
         """Those in a folder of labels."""
 
     def of(self, picture: str) -> str | None:
         """The label file of a picture."""
         return self._by_picture.get(picture)
+
+    @cached_property
+    def exist(self) -> bool:
+        """Whether there are labels: without any, this is not a YOLO folder unless a configuration says so."""
+        return bool(self.placed or (self.files and any(map(self.of, self.tree.pictures))))
+
+    def is_list(self, file: str) -> bool:
+        """Whether a text file may list pictures: it holds no labels of a picture."""
+        return file not in self._used or not are_labels(self.tree.path(file))
 
     def sharing(self, file: str) -> list[str]:
         """The pictures that a label file would belong to, if there are several, which is a fault."""
@@ -51,7 +61,34 @@ class LabelFiles:
 
     @cached_property
     def _by_picture(self) -> dict[str, str]:
-        return {picture: files[0] for picture, files in self._files_by_picture.items()}
+        found = {picture: files[0] for picture, files in self._files_by_picture.items()}
+        return {picture: file for picture, file in found.items() if picture not in self.drawings}
+
+    @cached_property
+    def drawings(self) -> set[str]:
+        """Pictures that are others' masks or originals: the labels that they could have are those of a namesake.
+
+        In `labels/` at the root, pictures of any folder may have theirs, but its owner is what lies in `images/`.
+        """
+        claims: dict[str, list[str]] = {}
+        for picture, files in self._files_by_picture.items():
+            claims.setdefault(files[0], []).append(picture)
+        found: set[str] = set()
+        for file, pictures in claims.items():
+            if len(pictures) > 1:
+                place = _as_labels(parent(file))
+                far = {picture for picture in pictures if place not in _own_places(parent(picture))}
+                found |= far if len(far) < len(pictures) else set()
+        return found
+
+    def _may_be_labels(self, file: str) -> bool:
+        if file.rpartition("/")[2].lower() not in _NO_LABELS:
+            return True
+        return folded(stem(file)) in self._stems and are_labels(self.tree.path(file))
+
+    @cached_property
+    def _stems(self) -> set[str]:
+        return {folded(stem(picture)) for picture in self.tree.pictures}
 
     @cached_property
     def _files_by_picture(self) -> dict[str, list[str]]:
@@ -108,6 +145,13 @@ def _as_labels(folder: str) -> str:
 @lru_cache
 def _places(folder: str) -> tuple[str, ...]:
     """Folders where the labels of a folder's pictures may lie, folded, likeliest first."""
+    far = (_as_labels(f"labels/{folder}"), "labels") if folder else ()
+    return *_own_places(folder), *far
+
+
+@lru_cache
+def _own_places(folder: str) -> tuple[str, ...]:
+    """Those of the places that are not meant for pictures of any folder."""
     folders = folder.split("/") if folder else []
     places: list[list[str]] = []
     for at in reversed(range(len(folders))):
@@ -115,6 +159,4 @@ def _places(folder: str) -> tuple[str, ...]:
             places += [[*folders[:at], "labels", *folders[at + 1 :]], [*folders[:at], "labels"]]
             break
     places += [folders, [*folders, "labels"]]
-    if folders:
-        places += [["labels", *folders], ["labels"]]
     return tuple(_as_labels("/".join(place)) for place in places)

@@ -8,7 +8,10 @@ them with `save_txt`. DOTA's lines are eight corners in pixels, a class name and
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
+
+from detectors.data.formats.texts import read_lines
 
 
 class Line(NamedTuple):
@@ -35,6 +38,10 @@ HEADERS = ("imagesource:", "gsd:")
 _AMBIGUOUS = "a line can be read in two ways"
 _POLYGON = "a polygon: the box around it"
 _REPEAT = "for a polygon, repeat its first corner at its end"
+_SIXTH = (
+    "the sixth column is neither a score in 0..1 nor the number of a track, but perhaps an angle: export oriented "
+    "boxes with their four corners, or delete the column"
+)
 _EXPECTED = "expected 5 numbers (class, center x, center y, width, height), or a class and the corners of a polygon"
 
 
@@ -43,6 +50,15 @@ def are_polygons(lines: Iterable[str]) -> bool:
     found = map(read_line, lines)
     remarks = {line.remark for line in found if isinstance(line, Line)}
     return _POLYGON in remarks and remarks <= {_POLYGON, ""}
+
+
+def are_labels(file: Path) -> bool:
+    """Whether a text file holds nothing but labels, if anything."""
+    try:
+        lines = (line for line in read_lines(file) if not line.startswith(HEADERS))
+        return not any(isinstance(read_line(line, polygons=True), Refused) for line in lines)
+    except ValueError:
+        return False
 
 
 def read_line(line: str, keypoints: int | None = None, *, polygons: bool = False) -> Line | Refused:
@@ -62,6 +78,8 @@ def read_line(line: str, keypoints: int | None = None, *, polygons: bool = False
     count = len(values)
     if count < 5:
         return Refused(f"{_EXPECTED}, got {count}: {line[:80]!r}", "a line has too few numbers")
+    if count == 6 and not (0 <= values[5] <= 1 or (values[5] > 1 and values[5].is_integer())):
+        return Refused(f"{_SIXTH}: {line[:80]!r}", "the sixth column is neither a score nor a track")
     if count == 5 or count == 6:
         remark = "" if count == 5 else "the sixth column is not part of a box: left out"
         return _finished(values[0], _box(values), remark, line)

@@ -10,9 +10,10 @@ from detectors.data.formats.split_lists import find_lists
 from detectors.data.formats.texts import read_lines
 from detectors.data.formats.yolo_config import YoloConfig
 from detectors.data.formats.yolo_files import PICTURES, LabelFiles
-from detectors.data.pictures import Found, PictureFinder
-from detectors.data.split_names import CANONICAL, split_of_folder, split_of_folders
+from detectors.data.pictures import Found, PictureFinder, is_mask, own_copy
+from detectors.data.split_names import CANONICAL, hinted_split, split_of_folder, split_of_folders
 from detectors.data.tree import Tree, join, parent, stem
+from detectors.errors import InputError
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Source:
     missing: str = ""
     left_out: list[str] = field(default_factory=list)
     """Annotated pictures that are in no split."""
+    remark: str = ""
+    """What a reader must know about the place."""
 
     @cached_property
     def pictures(self) -> list[Found]:
@@ -36,12 +39,10 @@ class Source:
         return [Found(tree.located(file), file) for file in self.files] + finder.find_all(self.lines)
 
 
-def find_sources(tree: Tree, config: YoloConfig) -> dict[str, list[Source]]:
+def find_sources(labels: LabelFiles, config: YoloConfig) -> dict[str, list[Source]]:
     """Sources of each split; folders of pictures that a configuration leaves out are splits too."""
-    labels = LabelFiles(tree)
-    if not config.file and (
-        _configured_below(tree) or not (labels.placed or (labels.files and any(map(labels.of, tree.pictures))))
-    ):
+    tree = labels.tree
+    if not config.file and (_configured_below(tree) or not labels.exist):
         return {}
     found = _by_config(labels, config)
     if not found:
@@ -93,14 +94,33 @@ def _named(labels: LabelFiles, config: YoloConfig, name: str) -> tuple[str, list
         if place.exists():
             path = os.path.normpath(os.path.abspath(place))
             below = tree.relative(path)
-            found = _outside(Path(path)) if below is None else _inner(labels, below)
-            if found:
+            if below is None:
+                return _beyond(labels, config, name, path)
+            if found := _inner(labels, below):
                 return path, found
     for inner in _shortened(parts):
         if found := _inner(labels, inner):
             return inner, found
     reason = f"{config.file} names {name!r}, but there is no such folder or list in {tree.root}"
     return "", [Source(labels, missing=reason)]
+
+
+def _beyond(labels: LabelFiles, config: YoloConfig, name: str, path: str) -> tuple[str, list[Source]]:
+    """Place and sources of what lies beyond the data folder, or rather of its copy in there."""
+    sources = _outside(Path(path))
+    names = _names(sources)
+    where = f"{config.file} names {name!r}, which is {path}, beyond the data folder"
+    for inner in _shortened(_parts(path)):
+        if (own := _inner(labels, inner)) and len(names & _names(own)) > len(names) / 2:
+            own[0].remark = f"{where}: the folder's own {inner} is read instead, since it has the same names"
+            return inner, own
+    sources[0].remark = f"{where}: read from there"
+    return path, sources
+
+
+def _names(sources: list[Source]) -> set[str]:
+    """Names of the pictures, without folders."""
+    return {os.path.basename(file) for source in sources for file in (*source.files, *source.lines)}
 
 
 def _parts(path: str) -> list[str]:
@@ -145,13 +165,21 @@ def _listed(labels: LabelFiles, file: Path, base: str) -> list[Source]:
     lines: list[str] = []
     elsewhere: dict[Path, list[str]] = {}
     for line in read_lines(file):
-        if os.path.isabs(line) and labels.tree.relative(line) is None and os.path.isfile(line):
+        if _is_beyond(labels.tree, line):
             root, folder = _root_around(Path(line).parent)
             elsewhere.setdefault(root, []).append(join(folder, os.path.basename(line)))
         else:
             lines.append(line)
     inside = [Source(labels, lines=lines, base=base)] if lines or not elsewhere else []
-    return inside + [Source(LabelFiles(Tree(root)), files) for root, files in elsewhere.items()]
+    for root, files in elsewhere.items():
+        remark = f"{len(files)} pictures of {file.name} lie beyond the data folder: read from {root}"
+        inside.append(Source(LabelFiles(Tree(root)), files, remark=remark))
+    return inside
+
+
+def _is_beyond(tree: Tree, line: str) -> bool:
+    """Whether a line is the path of a picture that only lies elsewhere."""
+    return os.path.isabs(line) and tree.relative(line) is None and os.path.isfile(line) and own_copy(tree, line) is None
 
 
 def _lists(labels: LabelFiles) -> dict[str, list[Source]]:
@@ -160,8 +188,8 @@ def _lists(labels: LabelFiles) -> dict[str, list[Source]]:
     tree = labels.tree
     for file in tree.names[""]:
         split = CANONICAL.get(stem(file).lower())
-        if file.lower().endswith(".txt") and split is not None:
-            found.setdefault(split, []).append(Source(labels, lines=read_lines(tree.path(file))))
+        if file.lower().endswith(".txt") and split is not None and labels.is_list(file):
+            found.setdefault(split, []).extend(_listed(labels, tree.path(file), ""))
     if found:
         return found
     used = {*labels.placed, *filter(None, map(labels.of, tree.pictures))}
@@ -172,7 +200,7 @@ def _lists(labels: LabelFiles) -> dict[str, list[Source]]:
 def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str], listed: bool) -> Iterator[tuple[str, Source]]:
     """Pictures that are in no source yet, by the split that a folder on their path is for."""
     tree = labels.tree
-    pictures = tree.pictures
+    pictures = _without_drawings(labels)
     if covered:
         pictures = [picture for picture in pictures if tree.located(picture) not in covered]
     if not any(labels.of(picture) for picture in pictures) and (config.sources or not (config.names and labels.placed)):
@@ -185,12 +213,38 @@ def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str], listed
         if split is not None:
             yield split, Source(labels, files)
     if unsplit and not named and not covered:
+        _refuse_hints(tree, unsplit)
         yield "train", Source(labels, unsplit)
         return
     left_out = [picture for picture in unsplit if labels.of(picture)]
     if left_out:
         reason = "" if listed else left_out_reason(left_out)
         yield "train", Source(labels, missing=reason, left_out=left_out)
+
+
+def _without_drawings(labels: LabelFiles) -> list[str]:
+    """The pictures without masks and originals, which lie in folders of their own that have no labels."""
+    pictures = labels.tree.pictures
+    drawings = labels.drawings
+    folders = set(map(parent, drawings)).union(filter(is_mask, set(map(parent, pictures))))
+    if not folders:
+        return pictures
+    folders -= {parent(picture) for picture in pictures if labels.of(picture)}
+    return [picture for picture in pictures if picture not in drawings and parent(picture) not in folders]
+
+
+def _refuse_hints(tree: Tree, pictures: list[str]) -> None:
+    """Raise ValueError where names of folders hint at splits: as one split, validation pictures would train."""
+    hints: dict[str, str] = {}
+    for folder in sorted(set(map(parent, pictures))):
+        for part in folder.split("/"):
+            if (split := hinted_split(part)) is not None:
+                hints.setdefault(split, folder)
+    if "train" in hints and len(hints) > 1:
+        raise InputError(
+            f"{tree.root} has folders whose names hint at splits, but it is not clear which ones they are: "
+            f"{', '.join(hints.values())}: call them train, val or test, or name them in a data.yaml"
+        )
 
 
 def left_out_reason(pictures: list[str]) -> str:

@@ -1,0 +1,120 @@
+"""Folders that were copied while the first one still exists: one's own pictures and labels count, and notes say so."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
+from exports import CLASSES, coco_content, save_labels, save_pictures, write_json, write_list
+from test_silent_losses import TRUTH, boxes_of, reasons
+from test_unread_pictures import noted
+
+from detectors.data import load_dataset
+
+OTHER = [[10.0, 7.5, 30.0, 22.5]]
+"""The box of picture a.png in the older folder."""
+
+
+def old_and_new(folder: Path) -> tuple[Path, Path]:
+    """The older folder has other boxes."""
+    old, new = folder / "old", folder / "new"
+    for root in (old, new):
+        for split in ("train", "val"):
+            save_pictures(root / "images" / split)
+            save_labels(root / "labels" / split)
+            (root / "images" / split / "a.png").rename(root / "images" / split / f"{split}_a.png")
+            (root / "labels" / split / "a.txt").rename(root / "labels" / split / f"{split}_a.txt")
+    for split in ("train", "val"):
+        (old / "labels" / split / f"{split}_a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    return old, new
+
+
+def own(folder: Path, split: str, is_own: bool = True) -> None:
+    """The boxes of a split are the folder's own, or else the older one's."""
+    dataset = load_dataset(folder, split)
+    found = boxes_of(dataset)
+    assert np.allclose(found[f"{split}_a"], TRUTH["a"] if is_own else OTHER, atol=0.01)
+    root = folder if is_own else folder.parent / "old"
+    assert {record.path.parent for record in dataset.records} == {root / "images" / split}
+
+
+SOURCES = {
+    "path": ("path: {old}", "images/train", "images/val"),
+    "relative path": ("path: ../old", "images/train", "images/val"),
+    "absolute": ("", "{old}/images/train", "{old}/images/val"),
+    "relative": ("", "../old/images/train", "../old/images/val"),
+    "lists": ("", "{old}/train.txt", "{old}/val.txt"),
+}
+
+
+def write_yaml(old: Path, new: Path, kind: str) -> None:
+    path, train, val = (text.format(old=old) for text in SOURCES[kind])
+    write_list(new / "data.yaml", [path, f"train: {train}", f"val: {val}", "names: [cat, dog, owl]"])
+    if kind == "lists":
+        for split in ("train", "val"):
+            for root in (old, new):
+                write_list(root / f"{split}.txt", sorted(map(str, (root / "images" / split).iterdir())))
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_yaml_that_names_the_older_folder(kind: str, tmp_path: Path) -> None:
+    old, new = old_and_new(tmp_path)
+    write_yaml(old, new, kind)
+    for split in ("train", "val"):
+        own(new, split)
+    noted(new, "beyond the data folder: the folder's own", "is read instead")
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("left", ["nothing", "another picture", "empty folder"])
+def test_what_only_the_older_folder_has_is_read_there_with_a_note(kind: str, left: str, tmp_path: Path) -> None:
+    old, new = old_and_new(tmp_path)
+    for name in ("images", "labels"):
+        shutil.rmtree(new / name)
+    if left == "another picture":
+        save_pictures(new / "images/train", "_other.png")
+        save_labels(new / "labels/train")
+        for name in ("a", "b"):
+            (new / f"labels/train/{name}.txt").rename(new / f"labels/train/{name}_other.txt")
+    elif left == "empty folder":
+        (new / "images/train").mkdir(parents=True)
+    write_yaml(old, new, kind if kind != "lists" else "absolute")
+    for split in ("train", "val"):
+        own(new, split, is_own=False)
+    noted(new, "beyond the data folder: read from there")
+
+
+@pytest.mark.parametrize(("folder", "has"), [("", True), ("", False), ("lists/", True)])
+@pytest.mark.parametrize("names", ["classes.txt", "obj.names", "notes.json"])
+def test_lists_that_name_the_older_folder(folder: str, has: bool, names: str, tmp_path: Path) -> None:
+    old, new = old_and_new(tmp_path)
+    if not has:
+        shutil.rmtree(new / "images")
+    if names == "notes.json":
+        categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES)]
+        write_json(new / names, {"categories": categories})
+    else:
+        write_list(new / names, list(CLASSES))
+    for split in ("train", "val"):
+        write_list(new / f"{folder}{split}.txt", sorted(map(str, (old / "images" / split).iterdir())))
+    for split in ("train", "val"):
+        own(new, split, is_own=has)
+        told = "in the data folder, not from" if has else "lie beyond the data folder: read from"
+        assert told in reasons(load_dataset(new, split).problems)
+
+
+@pytest.mark.parametrize("prefix", ["{old}/images/", "{old}/images/../images/", "../old/images/"])
+@pytest.mark.parametrize("file", ["train.json", "annotations/instances_train.json", "_annotations.coco.json"])
+@pytest.mark.parametrize("has", [True, False])
+def test_a_coco_file_that_names_the_older_folder(prefix: str, file: str, has: bool, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for root in (old, *((new,) if has else ())):
+        save_pictures(root / "images")
+    write_json(new / file, coco_content(prefix=prefix.format(old=old)))
+    dataset = load_dataset(new)
+    assert {record.path.resolve().parent for record in dataset.records} == {(new if has else old) / "images"}
+    assert boxes_of(dataset) == TRUTH
+    assert ("in the data folder, not from" if has else "beyond the data folder") in reasons(dataset.problems)
