@@ -13,17 +13,19 @@ from itertools import chain
 import numpy as np
 
 from detectors.data.formats.rotated import ROTATED
-from detectors.data.formats.texts import read_lines
-from detectors.data.formats.voc_homes import Home, find_homes
-from detectors.data.formats.voc_lists import Keys, listed_again
+from detectors.data.formats.voc_homes import Home, find_homes, unused_lists
+from detectors.data.formats.voc_keys import Keys
+from detectors.data.formats.voc_lists import Item, find_items, listed_again
+from detectors.data.formats.voc_pictures import ELSEWHERE, HomePictures
+from detectors.data.formats.voc_unused import unused_list_problems
 from detectors.data.formats.voc_xml import VocAnnotation, VocBoxes, read_annotation
-from detectors.data.pictures import PictureFinder
 from detectors.data.problems import Problem, note
 from detectors.data.records import TWO_ANNOTATIONS, RawBoxes, RawImage, RawSplit, Splits, read_as_fractions
-from detectors.data.split_names import CANONICAL, canonical, split_of_folders
-from detectors.data.tree import Tree, folded, is_picture, join, parent, stem, without_suffix
+from detectors.data.split_names import CANONICAL, split_of_folders
+from detectors.data.tree import Tree, parent
+from detectors.errors import InputError
 
-_ELSEWHERE = "a picture lies elsewhere or has another name"
+_LINE = "a list's line does not name a picture as it is"
 
 
 def find_splits(tree: Tree) -> Splits:
@@ -39,14 +41,13 @@ class VocFolder:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+        self.pictures = HomePictures(tree)
         self._renamed: dict[str, dict[str, str]] = {}
-        self._finders: dict[tuple[str, str], PictureFinder] = {}
+        self._splits: dict[str, dict[str, str | None]] = {}
+        self._listed: dict[str, dict[str, list[Item]]] = {}
         self.boxes = VocBoxes()
         """Those of `annotations`."""
-        files = tree.with_suffix(".xml")
-        read = (read_annotation(tree.located(file), VocBoxes()) for file in files[:50])
-        is_voc = any(annotation is not None and not annotation.error for annotation in read)
-        self.homes, self.further_down = find_homes(tree, files) if is_voc else ([], {})
+        self.homes, self.further_down = find_homes(tree)
         self.listed = any(home.lists for home in self.homes)
         self.splits = self._find_splits()
 
@@ -59,8 +60,16 @@ class VocFolder:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The names of all objects in order."""
-        return sorted(set(self.boxes.names)) if self.annotations else []
+        """The names of all objects in order.
+
+        Raises:
+            ValueError: no annotation can be read.
+        """
+        found = list(self.annotations.items())
+        if found and all(annotation.error for _, annotation in found):
+            file, first = found[0]
+            raise InputError(f"no annotation in {self.tree.root} can be read; the first is {file}: {first.error}")
+        return sorted(set(self.boxes.names))
 
     def read(self, split: str) -> RawSplit:
         """Images and boxes of the split's annotations.
@@ -69,31 +78,35 @@ class VocFolder:
         as crowd: ignored in training and forgiven in evaluation.
 
         Raises:
-            ValueError: a list that is not text.
+            ValueError: a list that is not text, or no annotation that can be read.
         """
         raw = RawSplit(split, self.class_names, list(range(1, len(self.class_names) + 1)), RawBoxes("object"))
         labels = {name: label for label, name in enumerate(self.class_names, start=1)}
         if split == self.splits[0]:
-            self._report_unlisted(raw)
+            self._report_left_out(raw)
             raw.problems += self._further_down()
+        own = split if not self.listed and split in CANONICAL.values() else None
         taken: dict[str, str | None] = {}
         names: dict[str, str] = {}
         for home in self.homes:
-            for key, name in self._items(home, split):
-                file = home.files.get(key) or self._renamed_annotations(home).get(key)
+            for item in self._items(home, split):
+                key, name = item.key, item.name
+                file = None if item.missing else home.files.get(key) or self._renamed_annotations(home).get(key)
                 annotation = None if file is None else self.annotations.get(file)
-                picture = self._picture(home, key, name, file, annotation, raw, split)
+                picture = self.pictures.find(home, item, file, annotation, raw, own)
                 if picture is None:
                     continue
                 if file is None and self._annotated_elsewhere(home, picture):
                     continue
                 where = f"{split}: image {picture.name}"
+                if item.remark:
+                    raw.problems.append(note(f"{split}: {item.where}", item.remark, _LINE))
                 self._report_seconds(raw, where, file, home.further.get(key, []))
                 if picture.name not in taken:
                     taken[picture.name], names[picture.name] = file, name
                     if file is not None and key not in home.files:
                         remark = f"the annotation {file} is for {picture.name}"
-                        raw.problems.append(note(where, remark, _ELSEWHERE))
+                        raw.problems.append(note(where, remark, ELSEWHERE))
                     self._read_image(picture, file, annotation, labels, raw)
                 elif file is not None and file != taken[picture.name]:
                     self._report_seconds(raw, where, taken[picture.name], [file])
@@ -133,7 +146,7 @@ class VocFolder:
         found: dict[str, list[Home]] = {}
         for home in self.homes:
             for key in home.files:
-                for picture in self._pictures_of(home, key):
+                for picture in self.pictures.of(home, key):
                     found.setdefault(picture, []).append(home)
         return found
 
@@ -171,151 +184,134 @@ class VocFolder:
     def _find_splits(self) -> list[str]:
         found: dict[str, None] = {}
         for home in self.homes:
-            if self.listed:
-                found.update(dict.fromkeys(home.lists))
-            else:
-                found.update(dict.fromkeys(split_of_folders(file) or "train" for file in home.files.values()))
-        if len(found) == 1 and next(iter(found)) not in CANONICAL.values():
+            found.update(dict.fromkeys(home.lists if self.listed else filter(None, self._splits_of(home).values())))
+        if self.listed and len(found) == 1 and next(iter(found)) not in CANONICAL.values():
             for home in self.homes:
                 home.lists = dict(zip(["train"], home.lists.values()))
             return ["train"]
-        return sorted(found, key=lambda name: name != "train")
+        return sorted(found or ["train"], key=lambda name: name != "train")
 
-    def _items(self, home: Home, split: str) -> Iterator[tuple[str, str]]:
-        """Keys of a home's images in a split, with the name to look the picture up by."""
+    def _splits_of(self, home: Home) -> dict[str, str | None]:
+        """Split of each annotation file of a home by the folders around it, or else by those around its picture."""
+        if home.annotations not in self._splits:
+            split = self.pictures.split
+            found = {file: split(file) for file in home.files.values()}
+            if self._pictures_divided and None in found.values():
+                renamed = {file: key for key, file in self._renamed_annotations(home).items()}
+                for key, file in home.files.items():
+                    if found[file] is None:
+                        splits = set(map(split, self.pictures.of(home, renamed.get(file, key))))
+                        found[file] = splits.pop() if len(splits) == 1 else None
+            self._splits[home.annotations] = found
+        return self._splits[home.annotations]
+
+    @cached_property
+    def _pictures_divided(self) -> bool:
+        return any(split_of_folders(f"{folder}/") for folder in set(map(parent, self.tree.pictures)))
+
+    @cached_property
+    def _divided(self) -> bool:
+        """Whether folders are for splits: what lies in none of them is then in no split."""
+        return not self.listed and any(any(self._splits_of(home).values()) for home in self.homes)
+
+    def _items(self, home: Home, split: str) -> Iterator[Item]:
+        """A home's images in a split."""
         if self.listed:
-            if split in home.lists:
-                keys = Keys(home.files, self._keys_of_pictures(home))
-                lists = home.lists[split]
-                lines = (line for file in lists for line in read_lines(self.tree.path(file)))
-                found = map(keys.find, lines)
-                yield from found if len(lists) == 1 else dict(found).items()
+            yield from self._listed_items(split).get(home.annotations, ())
             return
-        keys_of_pictures = self._keys_of_pictures(home)
-        unlabeled = sorted(keys_of_pictures.keys() - home.files.keys())
-        for key in sorted(home.files) + unlabeled:  # what has an annotation must not be taken for a picture without one
-            file = home.files.get(key) or keys_of_pictures[key]
-            if (split_of_folders(file) or "train") == split:
-                yield key, key
+        rest = None if self._divided else "train"
+        splits = self._splits_of(home)
+        for key in sorted(home.files):  # what has an annotation must not be taken for a picture without one
+            if (splits[home.files[key]] or rest) == split:
+                yield Item(key, key)
+        own, renamed = self.pictures.keys(home), self._renamed_annotations(home)
+        for key in sorted(own.keys() - home.files.keys()):
+            found = splits[renamed[key]] if key in renamed else self.pictures.split(own[key])
+            if (found or rest) == split:
+                yield Item(key, key)
 
-    def _keys_of_pictures(self, home: Home) -> dict[str, str]:
-        """Pictures of a home by key: those in folders of pictures, or else beside the annotations."""
-        own = [folder for folder in home.pictures if folder not in (home.folder, home.annotations)]
-        found: dict[str, str] = {}
-        for folder in own or home.pictures:
-            for file in self.tree.inside(folder, self.tree.pictures):
-                key = without_suffix(file[len(folder) + 1 :] if folder else file)
-                if folder != home.folder or "/" not in key:
-                    found.setdefault(key, file)
-        return found
+    def _listed_items(self, split: str) -> dict[str, list[Item]]:
+        """What the lists of a split name, by folder of annotations."""
+        if split not in self._listed:
+            found: dict[str, list[Item]] = {}
+            for folder in dict.fromkeys(home.listed_in for home in self.homes if split in home.lists):
+                homes = [home for home in self.homes if home.lists and home.listed_in == folder]
+                lists = homes[0].lists[split]
+                each = (
+                    (homes[n], item) for file in lists for n, item in find_items(self.tree, file, self._keys(homes))
+                )
+                for home, item in each:
+                    found.setdefault(home.annotations, []).append(item)
+                if len(lists) > 1:  # of one class each, with the same pictures
+                    for home in homes:
+                        items = found.get(home.annotations, [])
+                        found[home.annotations] = list({item.key: item for item in reversed(items)}.values())[::-1]
+            self._listed[split] = found
+        return self._listed[split]
 
-    @cached_property
-    def _by_key(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for file in self.tree.pictures:
-            found.setdefault(without_suffix(file), []).append(file)
-        return found
-
-    @cached_property
-    def _by_fold(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for key, files in self._by_key.items():
-            found.setdefault(folded(key), []).extend(files)
-        return found
-
-    def _pictures_of(self, home: Home, key: str) -> list[str]:
-        """The pictures of that key in the first folder that has one."""
-        for folder in home.pictures:
-            place = f"{folder}/{key}" if folder else key
-            if found := self._by_key.get(place) or self._by_fold.get(folded(join(folder, key))):
-                return found
-        return []
-
-    def _picture(
-        self,
-        home: Home,
-        key: str,
-        name: str,
-        file: str | None,
-        annotation: VocAnnotation | None,
-        raw: RawSplit,
-        split: str,
-    ) -> RawImage | None:
-        """The picture of a key, or None after reporting that there is none."""
-        pictures = self._pictures_of(home, key)
-        if len(pictures) > 1:
-            file_name = folded(annotation.filename.replace("\\", "/").rpartition("/")[2]) if annotation else ""
-            named = [file for file in pictures if folded(file.rpartition("/")[2]) == file_name]
-            others = [file.rpartition("/")[2] for file in pictures if file not in named]
-            kind = "pictures share an annotation"
-            text = f"{', '.join(file.rpartition('/')[2] for file in pictures)} share the annotation {stem(key)}.xml"
-            raw.refused.update(map(self.tree.located, pictures))
-            if len(named) != 1:
-                raw.problems.append(Problem(f"{split}: image {pictures[0]}", f"{text}: left out", kind=kind))
-                return None
-            reason = f"{text}, which is that of {named[0]}: {', '.join(others)} left out"
-            raw.problems.append(Problem(f"{split}: image {named[0]}", reason, kind=kind))
-            pictures = named
-        if pictures:
-            return RawImage(self.tree.located(pictures[0]), 0, pictures[0])
-        finder = self._finder(home, split)
-        names = [text for text in (annotation.filename if annotation else "", name) if text]
-        for text in names:
-            result = finder.find(text)
-            if not result.reason:
-                shown = result.file or result.path
-                remark = f"the annotation {file} is for {shown}"
-                raw.problems.append(note(f"{split}: image {shown}", remark, _ELSEWHERE))
-                return RawImage(result.path, 0, shown)
-        if file is not None:
-            reason = f"there is no picture for this annotation (filename {annotation.filename if annotation else ''!r})"
-            raw.problems.append(Problem(f"{split}: {file}", reason, kind="an annotation has no picture"))
-            return None
-        missing = join(home.pictures[0], name if is_picture(name) else f"{name}.jpg")
-        return RawImage(self.tree.located(missing), 0, missing)
+    def _keys(self, homes: list[Home]) -> list[Keys]:
+        """Keys of homes that share lists."""
+        keys = [Keys(home.files, self.pictures.keys(home)) for home in homes]
+        if len(keys) > 1:
+            around = set[str]().union(*(group.folders for group in keys))
+            for group in keys:
+                group.around = around
+        return keys
 
     def _renamed_annotations(self, home: Home) -> dict[str, str]:
-        """Annotations of another name than their pictures, which they name in `filename`, by the pictures' keys."""
+        """Annotations of another key or name than their pictures, which they name in `filename`, by pictures' keys."""
         if home.annotations not in self._renamed:
-            pictures = self._keys_of_pictures(home)
-            unlabeled = pictures.keys() - home.files.keys()
+            pictures = self.pictures.keys(home)
+            keys, unlabeled = Keys(pictures), pictures.keys() - home.files.keys()
+            key_of = {pictures[key]: key for key in unlabeled}
             found: dict[str, str] = {}
-            if unlabeled:
-                keys = Keys(pictures)
-                for name, file in home.files.items():
-                    annotation = self.annotations.get(file)
-                    key = None if name in pictures else keys.alike(name)
-                    if key is None and annotation and annotation.filename:
-                        key = keys.find(annotation.filename)[0]
-                    if key in unlabeled:
-                        found.setdefault(key, file)
+            for name, file in home.files.items() if unlabeled else ():
+                own = [] if name in pictures else self.pictures.of(home, name)
+                key = key_of.get(own[0]) if len(own) == 1 else None
+                annotation = None if own else self.annotations.get(file)
+                if annotation and annotation.filename:
+                    result = keys.find(annotation.filename)
+                    key = None if result.missing else result.key
+                if key in unlabeled and self._agree(file, pictures[key]):
+                    found.setdefault(key, file)
             self._renamed[home.annotations] = found
         return self._renamed[home.annotations]
 
-    def _finder(self, home: Home, split: str) -> PictureFinder:
-        key = (home.annotations, split)
-        if key not in self._finders:
-            own = canonical(split) if not self.listed and split in CANONICAL.values() else None
-            self._finders[key] = PictureFinder(self.tree, home.pictures, within=home.folder, split=own)
-        return self._finders[key]
+    def _agree(self, file: str, picture: str) -> bool:
+        """Whether the folders of an annotation and of a picture do not speak of two splits."""
+        splits = {self.pictures.split(file), self.pictures.split(picture)} - {None}
+        return len(splits) < 2
 
-    def _report_unlisted(self, raw: RawSplit) -> None:
-        """Name the annotations that no list names, where there are lists."""
-        for home in self.homes if self.listed else []:
-            named: set[str] = set()
-            for file in (file for files in home.lists.values() for file in files):
-                keys = Keys(home.files)
-                named.update(keys.find(line)[0] for line in read_lines(self.tree.path(file)))
-            renamed = self._renamed_annotations(home)
-            used = {renamed[key] for key in named if key in renamed}
-            unlisted = [key for key, file in home.files.items() if key not in named and file not in used]
-            if unlisted:
-                shown = ", ".join(home.files[key] for key in unlisted[:3])
-                text = f"{len(unlisted)} annotations are in no list, such as {shown}: they are left out"
-                trains = "train" in home.lists or "trainval" in home.lists
-                where = next((parent(files[0]) for files in home.lists.values()), home.annotations)
-                raw.problems.append(Problem(where, text, "note" if trains else "error", "annotations are in no list"))
-                raw.refused.update(self.tree.located(file) for key in unlisted for file in self._pictures_of(home, key))
+    def _report_left_out(self, raw: RawSplit) -> None:
+        """Name the annotations that no list names, where there are lists, or that lie in no folder of a split."""
+        if unused := unused_lists(self.tree, self.homes):
+            items = {split: [(home, self._items(home, split)) for home in self.homes] for split in self.splits}
+            raw.problems += unused_list_problems(unused, self.homes, self.pictures, items)
+        if not self.listed and not self._divided:
+            return
+        for home in self.homes:
+            if self.listed:
+                named = {item.key for split in self.splits for item in self._items(home, split) if not item.missing}
+                renamed = self._renamed_annotations(home)
+                used = {renamed[key] for key in named if key in renamed}
+                left = [key for key, file in home.files.items() if key not in named and file not in used]
+            else:
+                splits = self._splits_of(home)
+                left = [key for key, file in home.files.items() if splits[file] is None and file in self.annotations]
+            if left:
+                raw.problems.append(self._left_out(home, left))
+                raw.refused.update(self.tree.located(file) for key in left for file in self.pictures.of(home, key))
+
+    def _left_out(self, home: Home, keys: list[str]) -> Problem:
+        shown = ", ".join(home.files[key] for key in keys[:3])
+        if self.listed:
+            trains = "train" in home.lists or "trainval" in home.lists
+            where = next((parent(files[0]) for files in home.lists.values()), home.annotations)
+            text = f"{len(keys)} annotations are in no list, such as {shown}: they are left out"
+            return Problem(where, text, "note" if trains else "error", "annotations are in no list")
+        text = f"{len(keys)} annotations are in no split, such as {shown}: they are left out; rename their folders to "
+        text += "train, val or test, or move them out of the data"
+        return Problem(home.annotations or ".", text, kind="annotations are in no split")
 
     def _further_down(self) -> list[Problem]:
         """Annotations of data sets in folders of this one."""

@@ -1,71 +1,68 @@
 """Lists of pictures in a Pascal VOC folder: `ImageSets/Main/train.txt`, or one for each class as VoTT writes them."""
 
-from collections.abc import Iterable
-from functools import cached_property
-from itertools import chain
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+from detectors.data.formats.split_lists import find_lists
 from detectors.data.formats.texts import read_lines
+from detectors.data.formats.voc_keys import Found, Keys, is_signed
 from detectors.data.problems import Problem, note
 from detectors.data.split_names import CANONICAL, canonical, split_of_list
 from detectors.data.tree import Tree, folded, is_picture, parent, stem, without_suffix
+from detectors.errors import InputError
+
+PLACES = ("ImageSets/Main", "ImageSets", "")
+_SPEAKS_OF_A_SPLIT = re.compile("train|val|test", re.IGNORECASE)
 
 
-class Keys:
-    """Looks up what a line of a list names: a key, with or without suffix, quotes and a column of -1, 0 or 1.
+class Item(NamedTuple):
+    """A picture to read: its key, the name to look it up by, and the list and its line that name it, if one does.
 
-    `known` are the keys: paths of annotations and pictures below their folders, without suffix. A key is found in
-    another case or Unicode form too, if only one of the first kind that has any is meant.
+    `remark` and `missing` are those of `Found`.
     """
 
-    def __init__(self, *known: Iterable[str]) -> None:
-        self.known = dict.fromkeys(chain(*known))
-        self._kinds = known
+    key: str
+    name: str
+    remark: str = ""
+    missing: str = ""
+    file: str = ""
+    line: str = ""
 
-    @cached_property
-    def _by_fold(self) -> dict[str, list[str]]:
-        keys: dict[str, list[str]] = {}
-        for kind in self._kinds:
-            groups: dict[str, list[str]] = {}
-            for key in kind:
-                groups.setdefault(folded(key), []).append(key)
-            keys = groups | keys
-        return keys
+    @property
+    def where(self) -> str:
+        """The line in reports."""
+        return f"{self.file}: {self.line!r}"
 
-    @cached_property
-    def _stems(self) -> dict[str, list[str]]:
-        """Keys by their last part, folded."""
-        found: dict[str, list[str]] = {}
-        for form, keys in self._by_fold.items():
-            found.setdefault(form.rpartition("/")[2], []).extend(keys)
-        return found
 
-    def alike(self, key: str) -> str | None:
-        """The one key that differs in case or Unicode form at most."""
-        keys = self._by_fold.get(folded(key), [])
-        return keys[0] if len(keys) == 1 else None
+def find_items(tree: Tree, file: str, keys: Sequence[Keys]) -> Iterator[tuple[int, Item]]:
+    """What the lines of a list name, each with the number of the group of keys that it is one of.
 
-    def find(self, line: str) -> tuple[str, str]:
-        """The key, and the name as it stands."""
-        if line in self.known:
-            return line, line
-        forms = [line]
-        if line.count('"') >= 2:
-            forms.insert(0, line.split('"')[1])
-        head, _, last = line.rpartition(" ")
-        if last in ("-1", "0", "1"):
-            forms.append(head.strip())
-        for form in forms:
-            name = form.replace("\\", "/")
-            for key in (name, without_suffix(name) if is_picture(name) or name.endswith(".xml") else name):
-                if key in self.known:
-                    return key, form
-                if alike := self.alike(key):
-                    return alike, form
-                alone = self._stems.get(folded(key.rpartition("/")[2]), [])
-                if len(alone) == 1:
-                    return alone[0], form
-        return (without_suffix(forms[-1]) if is_picture(forms[-1]) else forms[-1]), forms[-1]
+    A line belongs to each group in which it is found best, if their pictures are the same, and one that is found in
+    none to the first.
+    """
+    lines = read_lines(tree.path(file))
+    signed = is_signed(lines) and not any(line in group.known for line in lines for group in keys)
+    for line in lines:
+        found = [group.find(line, signed=signed) for group in keys]
+        if len(found) == 1:
+            yield 0, Item(*found[0], file, line)
+            continue
+        ranks = [_rank(result, group) for result, group in zip(found, keys)]
+        best = [number for number, rank in enumerate(ranks) if rank == min(ranks)]
+        if min(ranks) == 2:
+            number = next((number for number in best if found[number].missing), 0)
+            yield number, Item(*found[number], file, line)
+        elif len({keys[number].picture(found[number].key) for number in best} - {None}) > 1:
+            yield best[0], Item(line, line, "", "pictures in several folders could be it", file, line)
+        else:
+            yield from ((number, Item(*found[number], file, line)) for number in best)
+
+
+def _rank(found: Found, keys: Keys) -> int:
+    if found.missing or found.key not in keys.known:
+        return 2
+    return 1 if found.remark else 0
 
 
 def listed_again(where: str, first: str, name: str) -> Problem:
@@ -77,6 +74,21 @@ def listed_again(where: str, first: str, name: str) -> Problem:
     return Problem(where, reason, kind="a name does not tell which picture is meant")
 
 
+def lists_of(tree: Tree, folder: str, others: Sequence[str] = ()) -> dict[str, list[str]]:
+    """List files that a folder has in the usual places, or else somewhere below it, but not in `others`.
+
+    Raises:
+        ValueError: it is not clear which ones count.
+    """
+    for place in PLACES:
+        inner = tree.folder(folder, place) if place else folder
+        if inner is not None and (found := list_files(tree, inner, place == "")):
+            return found
+    texts = [text for text in tree.inside(folder, tree.with_suffix(".txt")) if _SPEAKS_OF_A_SPLIT.search(stem(text))]
+    texts = [text for text in texts if not any(text.startswith(f"{other}/") for other in others)]
+    return find_lists(tree, [text for text in texts if _may_be_list(tree, text)], "ImageSets/Main")
+
+
 def list_files(tree: Tree, folder: str, only_splits: bool) -> dict[str, list[str]]:
     """List files of a folder by split; those of single classes (`cat_train.txt`) where there are no others."""
     files = [file for file in tree.with_suffix(".txt") if parent(file) == folder]
@@ -84,8 +96,7 @@ def list_files(tree: Tree, folder: str, only_splits: bool) -> dict[str, list[str
     found: dict[str, list[str]] = {}
     for file in files:
         name = stem(file)
-        head, _, last = name.lower().rpartition("_")
-        if head and last in CANONICAL and (last in names or _is_of_class(tree.path(file))):
+        if last := split_of_class_list(tree, file):
             if last not in names and not only_splits:
                 found.setdefault(canonical(last), []).append(file)
         elif not only_splits or name.lower() in CANONICAL:
@@ -94,6 +105,23 @@ def list_files(tree: Tree, folder: str, only_splits: bool) -> dict[str, list[str
     return found
 
 
-def _is_of_class(file: Path) -> bool:
-    """Whether each line of a list ends in -1, 0 or 1: whether the class is in the picture."""
-    return all(line.rpartition(" ")[2] in ("-1", "0", "1") for line in read_lines(file))
+def split_of_class_list(tree: Tree, file: str) -> str:
+    """The split's name at the end of that of a list of one class, all whose lines have a sign; `""` for other texts."""
+    head, _, last = stem(file).lower().rpartition("_")
+    if not head or last not in CANONICAL:
+        return ""
+    try:
+        return last if is_signed(read_lines(tree.path(file))) else ""
+    except InputError:
+        return ""
+
+
+def _may_be_list(tree: Tree, file: str) -> bool:
+    """Whether a text is one of a split by its name, or can be read."""
+    if split_of_list(stem(file)):
+        return True
+    try:
+        read_lines(tree.path(file))
+    except InputError:
+        return False
+    return True

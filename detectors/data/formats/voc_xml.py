@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -14,6 +14,8 @@ from detectors.data.formats.texts import read_bytes
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _TRUE = frozenset({"1", "True", "true"})
+_ANNOTATION = re.compile(rb"(?:\s*(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>]*>))*\s*<annotation[\s>/]", re.DOTALL)
+_MARKS = b"\xef\xbb\xbf\xff\xfe"
 _DECLARATION = re.compile(rb"^\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)[\"'][^>]*\?>")
 
 
@@ -54,15 +56,21 @@ class VocAnnotation:
     error: str = ""
 
 
+def is_annotation(file: str) -> bool:
+    """Whether a file begins as an annotation, in any encoding whose first 128 characters are those of ASCII."""
+    return _ANNOTATION.match(read_bytes(file).replace(b"\0", b"").lstrip(_MARKS)) is not None
+
+
 def read_annotation(file: str, boxes: VocBoxes) -> VocAnnotation | None:
     """The content of an annotation file in any encoding that Python knows; None for XML of another kind.
 
     Its boxes are appended to `boxes`.
     """
+    content = read_bytes(file)
     try:
-        root = parse_xml(read_bytes(file))
+        root = parse_xml(content)
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        return VocAnnotation(error=f"{os.path.basename(file)} is not valid XML: {error}")
+        return VocAnnotation(error=f"{os.path.basename(file)} is not valid XML: {_encoding_of(content) or error}")
     if root.tag != "annotation":
         return None
     found = VocAnnotation((root.findtext("filename") or "").strip())
@@ -74,7 +82,7 @@ def read_annotation(file: str, boxes: VocBoxes) -> VocAnnotation | None:
         except (ValueError, OverflowError):
             pass
     start = len(boxes.names)
-    found.refused, found.rotated = _read_objects(root.findall("object"), boxes)
+    found.refused, found.rotated = _read_objects(root.iter("object"), boxes)
     found.rows = range(start, len(boxes.names))
     return found
 
@@ -92,34 +100,48 @@ def parse_xml(content: bytes) -> ElementTree.Element:
     return ElementTree.fromstring(content[declared.end() :].decode(declared[1].decode("ascii")))
 
 
-def _read_objects(items: list[ElementTree.Element], boxes: VocBoxes) -> tuple[Sequence[Refused], Sequence[int]]:
+def _encoding_of(content: bytes) -> str:
+    """What is wrong with the encoding of a text that declares none, if anything is."""
+    if _DECLARATION.match(content.removeprefix(b"\xef\xbb\xbf")) or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return ""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        hint = 'save it as UTF-8, or declare its encoding in the first line, such as encoding="gbk"'
+        return f"it declares no encoding and is not UTF-8 ({error}): {hint}"
+    return ""
+
+
+def _read_objects(items: Iterable[ElementTree.Element], boxes: VocBoxes) -> tuple[Sequence[Refused], Sequence[int]]:
     """Append the boxes of objects; returns why some have none, and the numbers of those that were rotated."""
     refused: list[Refused] = []
     rotated: list[int] = []
     add_name, add_corners, add_number = boxes.names.append, boxes.corners.extend, boxes.numbers.append
     add_difficult = boxes.difficult.append
     for number, item in enumerate(items, start=1):
-        try:
-            text: Any = item.find("bndbox").findtext  # type: ignore[union-attr]
-            x1, y1, x2, y2 = float(text("xmin")), float(text("ymin")), float(text("xmax")), float(text("ymax"))
-            name = item.findtext("name").strip()  # type: ignore[union-attr]
-        except (AttributeError, TypeError, ValueError):
-            name = ""
-        # Inclusive corners would turn an empty box into one of a pixel.
-        if not name or x2 <= x1 or y2 <= y1:
-            refused.append(_refused(number, item))
-            continue
-        add_name(sys.intern(name))
-        attributes = item.find("attributes")
-        rotation = 0.0 if attributes is None else _rotation(attributes)
-        if rotation:
-            x1, y1, x2, y2 = around_rotated((x1 - 1, y1 - 1, x2, y2), rotation)
-            x1, y1 = x1 + 1, y1 + 1
-            rotated.append(number)
-        add_corners((x1, y1, x2, y2))
-        difficult = item.findtext("difficult")
-        add_difficult(difficult is not None and difficult.strip() in _TRUE)
-        add_number(number)
+        boxes_of_item: Sequence[Any] = item.findall("bndbox") or (None,)
+        for box in boxes_of_item:
+            try:
+                text = box.findtext
+                x1, y1, x2, y2 = float(text("xmin")), float(text("ymin")), float(text("xmax")), float(text("ymax"))
+                name = item.findtext("name").strip()  # type: ignore[union-attr]
+            except (AttributeError, TypeError, ValueError):
+                name = ""
+            # Inclusive corners would turn an empty box into one of a pixel.
+            if not name or x2 <= x1 or y2 <= y1:
+                refused.append(_refused(number, item, box))
+                continue
+            add_name(sys.intern(name))
+            attributes = item.find("attributes")
+            rotation = 0.0 if attributes is None else _rotation(attributes)
+            if rotation:
+                x1, y1, x2, y2 = around_rotated((x1 - 1, y1 - 1, x2, y2), rotation)
+                x1, y1 = x1 + 1, y1 + 1
+                rotated.append(number)
+            add_corners((x1, y1, x2, y2))
+            difficult = item.findtext("difficult")
+            add_difficult(difficult is not None and difficult.strip() in _TRUE)
+            add_number(number)
     return refused or (), rotated or ()
 
 
@@ -131,11 +153,10 @@ def _rotation(attributes: ElementTree.Element) -> float:
     return 0.0
 
 
-def _refused(number: int, item: ElementTree.Element) -> Refused:
+def _refused(number: int, item: ElementTree.Element, box: ElementTree.Element | None) -> Refused:
     """Why an object is not a box."""
     if not (item.findtext("name") or "").strip():
         return Refused(number, "the object has no name", "an object has no name")
-    box = item.find("bndbox")
     texts = [None] * 4 if box is None else [box.findtext(corner) for corner in _CORNERS]
     try:
         [float(text) for text in texts]  # type: ignore[arg-type]
