@@ -104,7 +104,7 @@ def test_a_list_that_does_not_contradict_the_folders(lines: list[str], remark: s
 
 @pytest.mark.parametrize(
     ("known", "other"),
-    [("train", "holdout"), ("annotations/train", "annotations/val_1"), ("val", "more/cam1"), ("train/x", ".")],
+    [("train", "holdout"), ("annotations/train", "annotations/part_1"), ("val", "more/cam1"), ("train/x", ".")],
 )
 def test_a_folder_of_no_split_beside_one_of_a_split(known: str, other: str, tmp_path: Path) -> None:
     for place, name in ((known, "a"), (known, "b"), (other, "c")):

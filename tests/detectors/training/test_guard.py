@@ -155,10 +155,10 @@ def test_the_gradient_is_clipped_to_its_largest_norm(clip_norm: float) -> None:
 
 
 def test_norms_and_biases_do_not_decay() -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1), torch.nn.Linear(1, 1, bias=False))
     optimizer = GuardedOptimizer(model, TrainConfig(optimizer="sgd"))
     decays = {len(group["params"]): group["weight_decay"] for group in optimizer.inner.param_groups}
-    assert decays == {1: 5e-4, 3: 0.0}
+    assert decays == {2: 5e-4, 3: 0.0}
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
