@@ -167,7 +167,7 @@ class Experiment(Command):
         return {**shared, "weights": self.weights(recipe.backbone), "data": data}
 
     def weights(self, backbone: str) -> str:
-        """Where a backbone's weights come from: a file, a package or `none`."""
+        """The source of a backbone's weights: a file, a package or `none`."""
         if self.backbone_weights != "auto":
             return Path(self.backbone_weights).name
         return package_for(backbone) or "none"

@@ -29,7 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of a budget: images an epoch, batch size, counts of loader processes, images whose annotations are read."""
+    """Sizes of a budget: images per epoch, batch size, loader processes, images whose annotations are read."""
 
     images: int
     batch: int

@@ -21,7 +21,7 @@ class Source(NamedTuple):
     files: str
 
     def plot(self, name: str) -> tuple[Path, str]:
-        """Where to put a plot, and the line that shows it."""
+        """The path of a plot, and the line that shows it."""
         path = Path("plots") / f"{name}-{self.slug}.svg"
         return self.output / path, f"![{name.replace('-', ' ')}]({path.as_posix()})"
 

@@ -174,7 +174,7 @@ class Report:
 
 
 def _origin(content: Mapping[str, Any]) -> list[str]:
-    """Where a file's numbers come from."""
+    """The origin of a file's numbers."""
     env = content["environment"]
     command = shlex.join(Path(word).name if word.startswith("/") else word for word in shlex.split(content["command"]))
     versions = ", ".join(f"{name} {env[name]}" for name in ("python", "torch", "torchvision", "timm"))

@@ -29,7 +29,7 @@ class DeconvModule(nn.Module):
         coarse_channels: channels of the coarse map.
         fine_channels: channels of the finer map.
         out_channels: channels inside and of the output.
-        fusion: "product" (which the paper found best) or "sum", cell by cell.
+        fusion: "product" (which the paper found best) or "sum", element by element.
         norm_layer: timm-style normalization layer; None means none.
         act_layer: timm-style activation layer.
 

@@ -18,7 +18,7 @@ Layout = Literal["ssd300", "ssd512", "mlfpn"]
 
 
 class Window(NamedTuple):
-    """The geometry of a convolution, in cells."""
+    """The geometry of a convolution, in locations of a map."""
 
     kernel_size: int
     stride: int
@@ -91,7 +91,7 @@ def extended_strides(strides: Sequence[int], layout: str, count: int) -> list[in
 
 
 class L2Norm(nn.Module):
-    """L2 normalization over the channels of each cell, with a learned scale per channel (SSD, section 3.1).
+    """L2 normalization over the channels at each location, with a learned scale per channel (SSD, section 3.1).
 
     Activations of conv4_3 are much larger than those of later layers; the norm brings them to a similar scale.
 

@@ -62,8 +62,8 @@ class ExtraLevels(nn.Module):
         in_channels: channels of the map that they start from.
         out_channels: channels of each level.
         count: number of levels.
-        kind: "pool" keeps every second cell (max pooling 1x1 with stride 2, FPN section 4.1); "p6p7" makes each level
-            by a 3x3 convolution with stride 2 (RetinaNet, section 4).
+        kind: "pool" keeps every second location (max pooling 1x1 with stride 2, FPN section 4.1); "p6p7" makes each
+            level by a 3x3 convolution with stride 2 (RetinaNet, section 4).
         relu: a ReLU between two convolutions, as RetinaNet has it.
         norm_layer: timm-style normalization layer of the convolutions; None means none.
         act_layer: timm-style activation layer of the convolutions; None means none.

@@ -21,7 +21,7 @@ from .repconv import fuse_reparameterized
 
 
 class AttentionLayer(nn.Module):
-    """One transformer layer over the cells of a map, each norm after its sum (AIFI in RT-DETR, section 4.2).
+    """One transformer layer over the locations of a map, each norm after its sum (AIFI in RT-DETR, section 4.2).
 
     Args:
         channels: channels of the map.
@@ -44,7 +44,7 @@ class AttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Cells `(N, cells, channels)` and their positions `(cells, channels)` to `(N, cells, channels)`.
+        """Locations `(N, H * W, channels)` and their positions `(H * W, channels)` to `(N, H * W, channels)`.
 
         Positions take part in the queries and keys, not in the values.
         """
@@ -57,8 +57,8 @@ class AttentionLayer(nn.Module):
 class HybridEncoder(Neck):
     """Hybrid encoder of RT-DETR (section 4.2): self-attention on the coarsest map, CSP blocks between the levels.
 
-    A 1x1 convolution with batch norm brings each map to one width. The cells of the coarsest map go through transformer
-    layers, with sine and cosine positions of their real rows and columns. A top-down and a bottom-up path then join the
+    A 1x1 convolution with batch norm brings each map to one width. The locations of the coarsest map go through
+    transformer layers, with sine and cosine positions of their real rows and columns. A top-down and a bottom-up path then join the
     maps by concatenation, merged by CSP blocks of re-parameterizable convolutions; `fuse` gives their deployed form.
 
     Positions are those of the map at hand, square or not. RT-DETR's own code mixes up rows and columns of maps that are
@@ -155,7 +155,7 @@ class HybridEncoder(Neck):
         return append_halved(input_sizes, self.extra.count)
 
     def positions(self, x: Tensor) -> Tensor:
-        """Positions of the cells of a map `(N, C, H, W)`, row by row: `(H * W, C)`, in its dtype.
+        """Positions of the locations of a map `(N, C, H, W)`, row by row: `(H * W, C)`, in its dtype.
 
         A quarter of the channels each: sine and cosine of the row, sine and cosine of the column.
         """
@@ -166,10 +166,10 @@ class HybridEncoder(Neck):
 
     def attend(self, x: Tensor) -> Tensor:
         """A map `(N, C, H, W)` through the transformer layers, same shape."""
-        positions, cells = self.positions(x), x.flatten(2).transpose(1, 2)  # [H * W, C], [N, H * W, C]
+        positions, tokens = self.positions(x), x.flatten(2).transpose(1, 2)  # [H * W, C], [N, H * W, C]
         for layer in self.layers:
-            cells = layer(cells, positions)
-        return cells.transpose(1, 2).reshape(x.shape)
+            tokens = layer(tokens, positions)
+        return tokens.transpose(1, 2).reshape(x.shape)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Maps `(N, in_channels[i], H_i, W_i)` to as many maps `(N, out_channels, H_i, W_i)`, and the extra levels."""

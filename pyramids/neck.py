@@ -25,7 +25,7 @@ class Neck(nn.Module):
 
     Args:
         in_channels: channels of each input map, finest first.
-        in_strides: stride (pixels of the image per cell) of each input map, ascending, one for each of `in_channels`;
+        in_strides: stride, in pixels of the image, of each input map, ascending, one for each of `in_channels`;
             equal ones may follow each other where the class says so by `repeated_strides`.
 
     Raises:

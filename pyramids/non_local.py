@@ -1,4 +1,4 @@
-"""The non-local block, embedded Gaussian: every cell of a map attends to all cells.
+"""The non-local block, embedded Gaussian: every location of a map attends to all.
 
 Paper: `Non-local Neural Networks`, section 3, https://arxiv.org/abs/1711.07971
 """
@@ -10,7 +10,7 @@ from .conv import LayerType, conv_norm_act
 
 
 class NonLocal(nn.Module):
-    """Non-local block (Wang et al. 2018, section 3.2, embedded Gaussian): attention over all cells, with a residual.
+    """Non-local block (Wang et al. 2018, section 3.2, embedded Gaussian): attention over all locations, and a residual.
 
     Queries, keys and values are 1x1 convolutions as wide as the map, the attention's logits are not scaled, and a 1x1
     convolution follows. At the start it is the identity: the last layer is zero.

@@ -93,7 +93,7 @@ def fuse_reparameterized(module: Module) -> Module:
 
     A block is one whose class has a method `fuse` that returns the module to stand in its place, as timm's have, or
     timm's `reparameterize`, which changes it in place. Fused blocks compute what they computed in evaluation mode, and
-    are not meant to be trained further.
+    are not meant to be trained further. The state of the random generators stays as it is.
 
     Raises:
         ValueError: for a block whose norms cannot be part of a convolution.
@@ -104,6 +104,13 @@ def fuse_reparameterized(module: Module) -> Module:
     >>> [type(m).__name__ for m in model.modules() if m is not model]
     ['Sequential', 'Conv2d', 'SiLU', 'Conv2d']
     """
+    # New convolutions are initialized before they get their weights.
+    with torch.random.fork_rng(sorted({p.get_device() for p in module.parameters() if p.is_cuda})):
+        _fuse_below(module)
+    return module
+
+
+def _fuse_below(module: nn.Module) -> None:
     for name, child in module.named_children():
         fuse, reparameterize = (_method(child, name) for name in ("fuse", "reparameterize"))
         if fuse is not None:
@@ -111,8 +118,7 @@ def fuse_reparameterized(module: Module) -> Module:
         elif reparameterize is not None:
             reparameterize()
         else:
-            fuse_reparameterized(child)
-    return module
+            _fuse_below(child)
 
 
 def _method(module: nn.Module, name: str) -> Callable[[], nn.Module] | None:

@@ -93,7 +93,7 @@ class SimpleFeaturePyramid(Neck):
         out_channels: channels of every output.
         strides: strides of the levels, ascending.
         extra_levels: number of outputs above the last of them; ViTDet's detectors have one.
-        extra: how they are made: "pool" (every second cell, as in ViTDet) or "p6p7" (3x3 convolutions with stride 2).
+        extra: how they are made: "pool" (every second location, as in ViTDet) or "p6p7" (3x3 convolutions of stride 2).
         norm_layer: timm-style normalization layer; None means none.
         act_layer: timm-style activation layer between two transposed convolutions; None means none.
 

@@ -42,7 +42,7 @@ def design_norm(design: str) -> LayerType:
 def tum_output_sizes(size: Size, num_scales: int) -> list[Size]:
     """Sizes `(height, width)` of a TUM's outputs for an input of this size, finest first.
 
-    Each scale halves the one before (rounded up), but the last, which loses a border of one cell: 40, 20, 10, 5, 3, 1.
+    Each scale halves the one before (rounded up), but the last, which loses a border of one pixel: 40, 20, 10, 5, 3, 1.
 
     Raises:
         ValueError: for a map too small for so many scales; says how many fit.

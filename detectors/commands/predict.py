@@ -58,7 +58,7 @@ class Predict:
     """Precision of the network; auto takes bf16 where the GPU or the processor has instructions for it, and fp32
     elsewhere. Boxes and scores are always computed in fp32."""
     compile: bool = False
-    """Compile the detector: it takes a minute or more, and pays off for many images."""
+    """Compile the detector: it takes a minute or more, and is worth it for many images."""
 
     def run(self) -> int:
         import torch

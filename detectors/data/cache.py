@@ -25,7 +25,7 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def cache_folder() -> Path:
-    """Where results are kept."""
+    """The folder of kept results."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "feature-pyramids"
 

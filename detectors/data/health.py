@@ -50,7 +50,7 @@ class HealthReport:
 
     @property
     def problems(self) -> list[Problem]:
-        """Those of all splits."""
+        """Problems of all splits."""
         return [problem for health in self.splits.values() for problem in health.problems]
 
     @property

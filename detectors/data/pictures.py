@@ -197,7 +197,7 @@ def _same_form(name: str) -> str:
 
 
 def _common_end(path: list[str], file: list[str]) -> int:
-    """How many folders two paths have in common, counted from their ends."""
+    """The number of folders that two paths have in common, counted from their ends."""
     count = 0
     for a, b in zip(reversed(path[:-1]), reversed(file[:-1])):
         if a != b:

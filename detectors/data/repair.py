@@ -80,7 +80,7 @@ def make_records(raw: RawSplit, probes: Sequence[Probe | str]) -> tuple[list[Ima
 
 
 class _Placement:
-    """Which record each image becomes, -1 for none, and how its boxes get there."""
+    """The record that each image becomes, -1 for none, and the scale and turn of its boxes."""
 
     def __init__(self, raw: RawSplit, probes: Sequence[Probe | str], problems: list[Problem]) -> None:
         count = len(raw.images)
@@ -115,8 +115,8 @@ class _Placement:
             if first == len(self.images):
                 self.images.append((image, size))
             else:
-                reason = f"the file is already that of {self.images[first][0].name}: their boxes are put together"
-                problems.append(note(raw.where(image), reason, "a picture stands twice: boxes are put together"))
+                reason = f"the file is already that of {self.images[first][0].name}: their boxes are merged"
+                problems.append(note(raw.where(image), reason, "an image is listed twice: its boxes are merged"))
             record[number] = first
         self.record = np.array(record, dtype=np.int64)
         self.limits = np.array(limits, dtype=np.float64).reshape(-1, 2)

@@ -97,7 +97,7 @@ def _outline(kind: int, x: NDArray[np.float32], y: NDArray[np.float32]) -> Mask:
 def _texture(
     kind: int, x: NDArray[np.float32], y: NDArray[np.float32], aspect: float, rng: np.random.Generator
 ) -> Mask:
-    """Where a texture of three to five periods on the object shows its second color."""
+    """The mask of the second color of a texture of three to five periods on the object."""
     periods = 3 + 2 * rng.random()
     phase_u, phase_v = rng.random(2)
     u = x * (periods / 2) * np.sqrt(aspect) + phase_u

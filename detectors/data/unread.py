@@ -49,7 +49,7 @@ def _lost_split(folder: str, pictures: list[str]) -> Problem:
 def _split_folder(picture: str) -> str:
     """The folder around a picture that is for a split, or `""`.
 
-    Of benchmarks' `test2017` the annotations are not published: such a folder is not a lost split.
+    COCO publishes no annotations of `test2017`: such a folder is not a lost split.
     """
     folder = split_folder(parent(picture))
     return "" if split_of_folders(picture) == "test" and folder[-4:].isdecimal() else folder

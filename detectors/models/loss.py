@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from detectors.ops.box_coder import BoxCoder
 from detectors.ops.matcher import covered_by, match_boxes
 
-# Logits that the focal loss treats at once: 64 MiB a float32 tensor, of which about eight live together.
+# Logits that the focal loss treats at once: 64 MiB per float32 tensor, of which about eight live together.
 _LOGITS_PER_CHUNK = 2**24
 
 # Label of default boxes inside a region to ignore: they learn nothing.

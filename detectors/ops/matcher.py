@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Overlaps computed at once: 64 MiB a float32 tensor, of which about four live together.
+# Overlaps computed at once: 64 MiB per float32 tensor, of which about four live together.
 _OVERLAPS_PER_CHUNK = 2**24
 
 

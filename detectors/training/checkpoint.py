@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from detectors.atomic import write_atomically
 from detectors.errors import InputError
 
 MANIFEST, STATE, WEIGHTS = "checkpoint.json", "state.safetensors", "model.safetensors"
@@ -62,10 +63,7 @@ class Checkpoints:
     def record(self, position: dict[str, Any]) -> None:
         """Move the position of `last` on without a change of state."""
         manifest = json.loads((self.last / MANIFEST).read_text(encoding="utf-8"))
-        partial = self.last / f"{MANIFEST}.partial"
-        _write_json(partial, {**manifest, "position": position})
-        _sync(partial)
-        partial.replace(self.last / MANIFEST)
+        write_atomically(self.last / MANIFEST, lambda file: _write_json(file, {**manifest, "position": position}))
         _sync(self.last)
 
     def load(self, *, previous: bool = False) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:

@@ -54,7 +54,7 @@ def combined(file: Path, named: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differing(names: Collection[str], options: Mapping[str, Any], weights: str) -> list[str]:
-    """Those of the names whose options the trained detector does not have, or did not begin with."""
+    """The names whose options the trained detector does not have, or did not begin with."""
     run = _run_of(weights)
     differing = [
         name for name in ("pretrained", "backbone_weights") if name in names and run.get(name) != options[name]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Position:
-    """Where a run is: all that a checkpoint keeps beside tensors."""
+    """The position of a run: all that a checkpoint keeps beside tensors."""
 
     step: int = 0
     evaluated: int = 0

@@ -67,7 +67,7 @@ def _with_batch_norm(config: TrainConfig, model: SSD) -> TrainConfig:
 
 
 def planned_channels(config: TrainConfig) -> Channels:
-    """How many channels the detector of a new run takes, before its data is read.
+    """The number of channels that the detector of a new run takes, before its data is read.
 
     The detector is built without weights for this, so that a bad name, setting or size is found here.
 
@@ -91,7 +91,7 @@ def planned_channels(config: TrainConfig) -> Channels:
 
 
 def channels_of(run: str) -> Channels:
-    """How many channels the detector of a run takes, by the text of its configuration."""
+    """The number of channels that the detector of a run takes, by the text of its configuration."""
     return as_channels(len(json.loads(run)["detector"].get("image_mean") or "RGB"))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors.data.formats.coco_masks import mask_box
-from detectors.data.formats.coco_meant import KEYS, damage
+from detectors.data.formats.coco_meant import KEYS, json_fault
 from detectors.data.formats.rotated import ROTATED, around_rotated, rotation_of
 from detectors.data.formats.texts import as_number
 from detectors.data.pictures import PictureFinder
@@ -84,7 +84,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(text.decode("utf-8-sig"))
     except ValueError as error:  # JSON and UTF-8 errors both
-        raise InputError(f"{file} {damage(text, error)}") from None
+        raise InputError(f"{file} {json_fault(text, error)}") from None
     del text  # memory, which such files may fill
     if not isinstance(content, dict):
         raise InputError(f"{file} is not a COCO detection file: expected an object, got a {type(content).__name__}")

@@ -64,8 +64,8 @@ def is_meant(file: str, path: Path, stems: frozenset[str]) -> bool:
     return _is_named_by_a_tool(name) or sum(key in loaded for key in KEYS if isinstance(loaded, dict)) > 1
 
 
-def damage(content: bytes, error: ValueError) -> str:
-    """What is wrong with a file that is not JSON, and what to do."""
+def json_fault(content: bytes, error: ValueError) -> str:
+    """The fault of a file that is not JSON, and its remedy."""
     if not content.strip():
         return "is empty: download or export it again"
     if content.startswith(_LFS):

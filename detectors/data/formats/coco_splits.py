@@ -193,7 +193,7 @@ def _own_name(file: str) -> str:
 
 
 def _picture_folders(tree: Tree, file: str, split: str) -> Sequence[str]:
-    """Where a picture of this split may lie, likeliest first."""
+    """Folders in which a picture of this split may lie, likeliest first."""
     name = stem(file).removeprefix("instances_")
     aliases = [alias for alias, own in CANONICAL.items() if own == split]
     inner = list(dict.fromkeys([name, split, *aliases]))

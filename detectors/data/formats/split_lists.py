@@ -13,7 +13,7 @@ _LOOKED_AT = 50
 
 
 def find_lists(tree: Tree, files: Sequence[str], expected: str) -> dict[str, list[str]]:
-    """Those of some text files that list pictures, by split.
+    """The text files that list pictures, by split.
 
     Names such as `train`, `autosplit_val` or `test_list` are plain. If one folder has such lists, they count.
 

@@ -25,7 +25,7 @@ from detectors.data.split_names import CANONICAL, split_of_folders
 from detectors.data.tree import Tree, parent
 from detectors.errors import InputError
 
-_LINE = "a list's line does not name a picture as it is"
+_LINE = "an entry of a list is not exactly the name of a picture"
 
 
 def find_splits(tree: Tree) -> Splits:
@@ -231,7 +231,7 @@ class VocFolder:
                 yield Item(key, key)
 
     def _listed_items(self, split: str) -> dict[str, list[Item]]:
-        """What the lists of a split name, by folder of annotations."""
+        """Items of the lists of a split, by folder of annotations."""
         if split not in self._listed:
             found: dict[str, list[Item]] = {}
             for folder in dict.fromkeys(home.listed_in for home in self.homes if split in home.lists):

@@ -1,4 +1,4 @@
-"""Where the annotations of a Pascal VOC folder lie, and the pictures and lists that belong to them."""
+"""Places of the annotations of a Pascal VOC folder, with the pictures and lists that belong to them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

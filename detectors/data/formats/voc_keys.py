@@ -1,4 +1,4 @@
-"""What a line of a list of pictures names: a picture or annotation of a Pascal VOC folder by its key."""
+"""Keys of a Pascal VOC folder's pictures and annotations, as the lines of lists name them."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping

@@ -36,7 +36,7 @@ class Item(NamedTuple):
 
 
 def find_items(tree: Tree, file: str, keys: Sequence[Keys]) -> Iterator[tuple[int, Item]]:
-    """What the lines of a list name, each with the number of the group of keys that it is one of.
+    """Items of the lines of a list, each with the number of the group of keys that it is one of.
 
     A line belongs to each group in which it is found best, if their pictures are the same, and one that is found in
     none to the first.

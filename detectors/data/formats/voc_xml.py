@@ -101,7 +101,7 @@ def parse_xml(content: bytes) -> ElementTree.Element:
 
 
 def _encoding_of(content: bytes) -> str:
-    """What is wrong with the encoding of a text that declares none, if anything is."""
+    """The fault of the encoding of a text that declares none, or `""`."""
     if _DECLARATION.match(content.removeprefix(b"\xef\xbb\xbf")) or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Which label file belongs to which picture in a YOLO folder.
+"""Label files of the pictures in a YOLO folder.
 
 Labels lie in a folder `labels` in place of `images` on the picture's path, beside the pictures, in a folder of labels
 beside them, or in one folder of labels for all splits; in any case.
@@ -151,7 +151,7 @@ def _places(folder: str) -> tuple[str, ...]:
 
 @lru_cache
 def _own_places(folder: str) -> tuple[str, ...]:
-    """Those of the places that are not meant for pictures of any folder."""
+    """The places that are not meant for pictures of any folder."""
     folders = folder.split("/") if folder else []
     places: list[list[str]] = []
     for at in reversed(range(len(folders))):

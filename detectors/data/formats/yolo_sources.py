@@ -1,4 +1,4 @@
-"""Where the pictures of a YOLO folder's splits are: as its configuration says, by lists at the root, or by folders."""
+"""Sources of a YOLO folder's splits: places that its configuration names, lists at the root, or folders."""
 
 import os
 from collections.abc import Iterator

@@ -335,7 +335,7 @@ def test_one_picture_under_two_ids_has_the_boxes_of_both(name: str, tmp_path: Pa
 
     dataset = load_dataset(coco(tmp_path, change))
     assert boxes_of(dataset) == TRUTH
-    assert "put together" in reasons(dataset.problems)
+    assert "their boxes are merged" in reasons(dataset.problems)
     assert [record.image_id for record in dataset.records] == [1, 2]
 
 

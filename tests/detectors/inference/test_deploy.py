@@ -149,8 +149,16 @@ def test_what_cannot_be_traced_is_left_with_a_warning():
         assert fold_batch_norms(body, torch.rand(1, 3, 4, 4)) == 0
 
 
-def test_deploying_draws_no_random_number():
-    model = lively("resnet18", "fpn", out_channels=32)
+@pytest.mark.parametrize(
+    ("backbone", "neck", "kwargs"),
+    [
+        ("resnet18", "fpn", {"out_channels": 32}),
+        ("test_resnet", "repgfpn", {"out_channels": [16, 16, 16], "num_blocks": 1}),
+        ("mobileone_s0", "fpn", {"out_channels": 16}),
+    ],
+)
+def test_deploying_draws_no_random_number(backbone, neck, kwargs):
+    model = lively(backbone, neck, image_size=96, **kwargs)
     before = torch.get_rng_state()
     model.deploy()
     assert torch.equal(torch.get_rng_state(), before)
