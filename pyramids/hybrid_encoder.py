@@ -58,8 +58,9 @@ class HybridEncoder(Neck):
     """Hybrid encoder of RT-DETR (section 4.2): self-attention on the coarsest map, CSP blocks between the levels.
 
     A 1x1 convolution with batch norm brings each map to one width. The locations of the coarsest map go through
-    transformer layers, with sine and cosine positions of their real rows and columns. A top-down and a bottom-up path then join the
-    maps by concatenation, merged by CSP blocks of re-parameterizable convolutions; `fuse` gives their deployed form.
+    transformer layers, with sine and cosine positions of their real rows and columns. A top-down and a bottom-up path
+    then join the maps by concatenation, merged by CSP blocks of re-parameterizable convolutions; `fuse` gives their
+    deployed form.
 
     Positions are those of the map at hand, square or not. RT-DETR's own code mixes up rows and columns of maps that are
     not square; transformers' does not, and this follows the latter. D-FINE's encoder has other blocks in the paths.
