@@ -1,8 +1,11 @@
 """Names of splits as tools write them: `valid`, `Training`, `instances_train2017`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
+
+from detectors.errors import InputError
 
 _ALIASES = {
     "train": ("train", "training", "trn"),
@@ -66,10 +69,11 @@ def canonical(name: str) -> str:
 def split_of_name(name: str) -> str | None:
     """The split that a file's or folder's name speaks of, alone or as one of its words; None for none or several.
 
-    >>> split_of_name("lvis_v1_train"), split_of_name("val2017"), split_of_name("photos")
-    ('train', 'val', None)
+    >>> [split_of_name(name) for name in ("lvis_v1_train", "val2017", "test-dev", "photos")]
+    ['train', 'val', 'test', None]
     """
-    found = {CANONICAL[word] for word in _words(name) if word in CANONICAL}
+    words = _words(name)
+    found = {CANONICAL[word] for word in words if word in CANONICAL and not (word == "dev" and "test" in words)}
     return found.pop() if len(found) == 1 else None
 
 
@@ -88,29 +92,27 @@ def split_of_list(name: str) -> str | None:
 def split_of_folder(name: str) -> str | None:
     """The split that a folder is for by its whole name.
 
-    >>> [split_of_folder(name) for name in ("val2017", "obj_train_data", "Test Set", "city_val")]
-    ['val', 'train', 'test', None]
+    >>> [split_of_folder(name) for name in ("val2017", "obj_train_data", "Test Set", "TrainVal", "city_val")]
+    ['val', 'train', 'test', 'trainval', None]
     """
     return split_of_name(name) if _OF_FOLDERS.issuperset(set(_words(name)) - CANONICAL.keys()) else None
 
 
 @lru_cache(1024)
 def split_folder(folder: str) -> str:
-    """The folder on a relative path, itself included, that tells the split of what lies below, or `""`.
+    """The innermost folder on a relative path, itself included, that is for a split, or `""`.
 
-    It is the innermost one that is for a split: around `training_data/val` there may be names of the whole data set.
-    A folder whose name only speaks of a split, such as `city_val`, counts where there is none.
+    Around `training_data/val` there may be names of the whole data set.
     """
     parts = folder.split("/")
-    for split_of in (split_of_folder, split_of_name):
-        for count in range(len(parts), 0, -1):
-            if split_of(parts[count - 1]) is not None:
-                return "/".join(parts[:count])
+    for count in range(len(parts), 0, -1):
+        if split_of_folder(parts[count - 1]) is not None:
+            return "/".join(parts[:count])
     return ""
 
 
 def split_of_folders(file: str) -> str | None:
-    """The split of the folders on a file's relative path, if any is for one or speaks of one.
+    """The split of the folders on a file's relative path, if any is for one.
 
     >>> split_of_folders("training_data/val/a.jpg"), split_of_folders("train/test_street/a.jpg")
     ('val', 'train')
@@ -118,23 +120,50 @@ def split_of_folders(file: str) -> str | None:
     return split_of_name(split_folder(file.rpartition("/")[0]).rpartition("/")[2])
 
 
-def hinted_split(name: str) -> str | None:
-    """The split that a name hints at as a part of a word.
+def refuse_hints(root: Path, files: Iterable[str]) -> None:
+    """Check that no folders of files that are for no split differ in `train` and another split's name alone.
 
-    >>> hinted_split("mytrain"), hinted_split("valimages"), hinted_split("cam1")
-    ('train', 'val', None)
+    Raises:
+        ValueError: some do, as `city_train` and `city_val`: as one split, validation pictures would train.
     """
-    found = {split for split in ORDER for word in _words(name) if word.startswith(split) or word.endswith(split)}
-    return found.pop() if len(found) == 1 else None
+    groups: dict[tuple[str, tuple[str, ...]], dict[str, str]] = {}
+    for folder in sorted({file.rpartition("/")[0] for file in files}):
+        parts = folder.split("/")
+        for count, part in enumerate(parts):
+            for split, rest in _hints(part):
+                shown = "/".join(parts[: count + 1])
+                groups.setdefault(("/".join(parts[:count]), rest), {}).setdefault(split, shown)
+    for group in groups.values():
+        if "train" in group and len(group) > 1:
+            raise InputError(
+                f"{root} has folders whose names hint at splits, but it is not clear which ones they are: "
+                f"{', '.join(group.values())}: call them train, val or test, or name them in a list or a data.yaml"
+            )
+
+
+def _hints(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Splits that a name hints at, each with the words that remain without it; `mytrain` is `train` and `my`."""
+    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
+    for at, word in enumerate(words):
+        for split in ORDER:
+            for rest in {word.removeprefix(split), word.removesuffix(split)} - {word}:
+                yield split, (*words[:at], rest, *words[at + 1 :])
 
 
 @lru_cache(1024)
 def _words(name: str) -> tuple[str, ...]:
-    """The words of a name in lower case, without numbers at their ends; `trainset` is `train`."""
-    words = re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    words = [re.sub(r"\d+$", "", word) for word in words]
-    words = [short if (short := word.removesuffix("set")) in CANONICAL else word for word in words]
+    """The words of a name in lower case, without numbers, and without years at their ends; `trainset` is `train`."""
+    words: list[str] = []
+    for part in re.split(r"[\W_]+", name):
+        whole = _plain(part.lower())
+        pieces = [part] if whole in CANONICAL else re.split(r"(?<=[a-z])(?=[A-Z])", part)  # TrainVal, but TrainImages
+        words += [_plain(piece.lower()) for piece in pieces]
     return tuple(filter(None, words))
+
+
+def _plain(word: str) -> str:
+    word = re.sub(r"^\d+$|(19|20)\d\d$", "", word)
+    return short if (short := word.removesuffix("set")) in CANONICAL else word
 
 
 def ordered(names: Sequence[str]) -> list[str]:

@@ -14,6 +14,8 @@ OF_THE_SAME_PICTURES = ("captions_", "person_keypoints_", "stuff_", "panoptic_",
 _LFS = b"version https://git-lfs"
 _HOLDERS = ("annotations", "annotation")
 _PLAIN = ("annotations", "annotation", "labels")
+_FIGURES = ("eval", "evaluation", "validate", "validation", "dev")
+"""Names of splits that files of figures have too: the content tells which it is."""
 _OTHER_CONTENT = frozenset(
     [
         "args",
@@ -50,10 +52,10 @@ def is_meant(file: str, path: Path, stems: frozenset[str]) -> bool:
     `file` is its place in the data folder, `stems` are the pictures' names: annotations of one picture are no split's.
     """
     name = stem(file)
-    if name.lower() in CANONICAL:
-        return True
     if not _claims(file, name) or not stems.isdisjoint((name, without_suffix(name))):
         return False
+    if name.lower() in CANONICAL and name.lower() not in _FIGURES:
+        return True
     content = path.read_bytes()
     if not content.strip() or content.startswith(_LFS):
         return True

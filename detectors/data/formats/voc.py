@@ -21,7 +21,7 @@ from detectors.data.formats.voc_unused import unused_list_problems
 from detectors.data.formats.voc_xml import VocAnnotation, VocBoxes, read_annotation
 from detectors.data.problems import Problem, note
 from detectors.data.records import TWO_ANNOTATIONS, RawBoxes, RawImage, RawSplit, Splits, read_as_fractions
-from detectors.data.split_names import CANONICAL, split_of_folders
+from detectors.data.split_names import CANONICAL, refuse_hints, split_of_folders
 from detectors.data.tree import Tree, parent
 from detectors.errors import InputError
 
@@ -189,6 +189,8 @@ class VocFolder:
             for home in self.homes:
                 home.lists = dict(zip(["train"], home.lists.values()))
             return ["train"]
+        if not found:
+            refuse_hints(self.tree.root, (file for home in self.homes for file in home.files.values()))
         return sorted(found or ["train"], key=lambda name: name != "train")
 
     def _splits_of(self, home: Home) -> dict[str, str | None]:

@@ -11,9 +11,8 @@ from detectors.data.formats.texts import read_lines
 from detectors.data.formats.yolo_config import YoloConfig
 from detectors.data.formats.yolo_files import PICTURES, LabelFiles
 from detectors.data.pictures import Found, PictureFinder, is_mask, own_copy
-from detectors.data.split_names import CANONICAL, hinted_split, split_of_folder, split_of_folders
+from detectors.data.split_names import CANONICAL, refuse_hints, split_of_folder, split_of_folders
 from detectors.data.tree import Tree, join, parent, stem
-from detectors.errors import InputError
 
 
 @dataclass
@@ -213,7 +212,7 @@ def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str], listed
         if split is not None:
             yield split, Source(labels, files)
     if unsplit and not named and not covered:
-        _refuse_hints(tree, unsplit)
+        refuse_hints(tree.root, unsplit)
         yield "train", Source(labels, unsplit)
         return
     left_out = [picture for picture in unsplit if labels.of(picture)]
@@ -231,20 +230,6 @@ def _without_drawings(labels: LabelFiles) -> list[str]:
         return pictures
     folders -= {parent(picture) for picture in pictures if labels.of(picture)}
     return [picture for picture in pictures if picture not in drawings and parent(picture) not in folders]
-
-
-def _refuse_hints(tree: Tree, pictures: list[str]) -> None:
-    """Raise ValueError where names of folders hint at splits: as one split, validation pictures would train."""
-    hints: dict[str, str] = {}
-    for folder in sorted(set(map(parent, pictures))):
-        for part in folder.split("/"):
-            if (split := hinted_split(part)) is not None:
-                hints.setdefault(split, folder)
-    if "train" in hints and len(hints) > 1:
-        raise InputError(
-            f"{tree.root} has folders whose names hint at splits, but it is not clear which ones they are: "
-            f"{', '.join(hints.values())}: call them train, val or test, or name them in a data.yaml"
-        )
 
 
 def left_out_reason(pictures: list[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import CLASSES, coco_content, save_labels, save_pictures, write_json, write_list
+from exports import CLASSES, coco_content, save_labels, save_pictures, save_xmls, write_json, write_list
 from test_lists import names
 from test_silent_losses import TRUTH, boxes_of, refused
 
@@ -66,8 +66,7 @@ def test_the_innermost_folder_of_a_coco_split_counts(outer: str, place: str, tmp
         ("train", "eval"),
         ("train", "validate"),
         ("{}/train", "{}/evaluation"),
-        ("{}/city_train", "{}/city_val"),
-        ("road-train", "road-val"),
+        ("Train2017", "Val2017"),
     ],
 )
 def test_folders_whose_names_speak_of_a_split(train: str, val: str, tmp_path: Path) -> None:
@@ -81,18 +80,93 @@ def test_a_plain_name_counts_before_one_that_only_speaks_of_a_split(split: str, 
     assert pictures(tmp_path) == {split: {f"{split}/images/test_street", f"{split}/images/steam_train"}}
 
 
-@pytest.mark.parametrize("folders", [("cam1", "cam2"), ("photos", "latest"), ("contest", "interval")])
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("cam1", "cam2"),
+        ("photos", "latest"),
+        ("contest", "interval"),
+        ("train_station", "bus_stop"),
+        ("crash_test", "drive"),
+        ("dev1", "dev2"),
+        ("trains", "valves"),
+        ("train_station", "test_site"),
+    ],
+)
 def test_other_folders_are_no_splits(folders: tuple[str, str], tmp_path: Path) -> None:
     yolo(tmp_path, *(f"{{}}/{folder}" for folder in folders))
     assert pictures(tmp_path) == {"train": {f"images/{folder}" for folder in folders}}
 
 
-@pytest.mark.parametrize("folders", [("mytrain", "myval"), ("trainimages", "testimages"), ("dogtrain", "dogtest")])
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("mytrain", "myval"),
+        ("trainimages", "testimages"),
+        ("city_train", "city_val"),
+        ("VisDrone2019-DET-train", "VisDrone2019-DET-val"),
+        ("train1", "test1"),
+    ],
+)
 @pytest.mark.parametrize("place", ["{}", "{{}}/{}", "data/{}/{{}}"])
 def test_folders_that_only_hint_at_splits_are_refused(folders: tuple[str, str], place: str, tmp_path: Path) -> None:
     yolo(tmp_path, *map(place.format, folders))
     with pytest.raises(ValueError, match=r"not clear which ones they are: .*train.*: call them train, val or test"):
         find_splits(tmp_path)
+
+
+@pytest.mark.parametrize("folders", [("mytrain", "myval"), ("city_train", "city_test"), ("train1", "val1")])
+@pytest.mark.parametrize("place", ["{}", "Annotations/{}"])
+def test_folders_of_voc_that_only_hint_at_splits_are_refused(
+    folders: tuple[str, str], place: str, tmp_path: Path
+) -> None:
+    for folder in folders:
+        inner = place.format(folder)
+        save_pictures(tmp_path / inner.replace("Annotations", "JPEGImages"))
+        save_xmls(tmp_path / inner)
+    with pytest.raises(ValueError, match=r"not clear which ones they are: .*train.*: call them train, val or test"):
+        find_splits(tmp_path)
+
+
+@pytest.mark.parametrize("folders", [("crash_test", "drive"), ("train_station", "bus_stop"), ("dev1", "dev2")])
+@pytest.mark.parametrize("place", ["{}", "Annotations/{}"])
+def test_other_folders_of_voc_are_no_splits(folders: tuple[str, str], place: str, tmp_path: Path) -> None:
+    for folder in folders:
+        inner = place.format(folder)
+        save_pictures(tmp_path / inner.replace("Annotations", "JPEGImages"))
+        save_xmls(tmp_path / inner)
+    assert set(pictures(tmp_path)) == {"train"}
+    assert len(load_dataset(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"), [("TrainVal", "trainval"), ("trainVal2007", "trainval"), ("test-dev", "test")]
+)
+def test_a_split_of_two_words(folder: str, split: str, tmp_path: Path) -> None:
+    yolo(tmp_path, f"{{}}/{folder}", "{}/train")
+    assert pictures(tmp_path) == {"train": {"images/train"}, split: {f"images/{folder}"}}
+
+
+@pytest.mark.parametrize("name", ["eval.json", "evaluation.json", "dev.json", "validation.json"])
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_a_file_of_figures_is_no_split(name: str, format: str, tmp_path: Path) -> None:
+    if format == "yolo":
+        yolo(tmp_path, "{}/train", "{}/val")
+    else:
+        for split in ("train", "val"):
+            save_pictures(tmp_path / "images" / split)
+            write_json(tmp_path / "annotations" / f"instances_{split}.json", coco_content())
+    write_json(tmp_path / name, {"AP": 0.4, "images": 2})
+    assert find_splits(tmp_path) == ["train", "val"]
+
+
+@pytest.mark.parametrize("folder", ["training_plots", "train_station_unlabeled", "crash_test"])
+def test_pictures_that_only_lie_there_are_no_lost_split(folder: str, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        save_pictures(tmp_path / "images" / split)
+        write_json(tmp_path / "annotations" / f"instances_{split}.json", coco_content())
+    save_pictures(tmp_path / folder)
+    assert check_dataset(tmp_path).ok
 
 
 @pytest.mark.parametrize("lost", ["training_data/val", "my_val", "Val Set"])
