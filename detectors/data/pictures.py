@@ -109,14 +109,13 @@ class PictureFinder:
         return Found(path, remark=f"read from {path}, beyond the data folder")
 
     def _by_name(self, name: str) -> Found:
-        parts = [part for part in folded(name).split("/") if part not in ("", ".", "..")]
+        parts = _parts(name)
         expected = self._expected_path(name)
         if not parts:
             return Found(expected, reason="the image has no file name")
         stems = self._with_stem(parts[-1])
         candidates = self._files.get(parts[-1]) or self._in_picture_folders(stems, parts[:-1])
-        common = [_common_end(parts, folded(file).split("/")) for file in candidates]
-        best = [file for file, count in zip(candidates, common) if count == max(common)]
+        best = _nearest(parts, candidates)
         for base in self.bases:
             folder = folded(join(base, "/".join(parts[:-1])))
             matches = [file for file in best if join(folded(parent(file)), "") == folder]
@@ -129,6 +128,11 @@ class PictureFinder:
             reason = f"the image file is missing, and {len(others)} others could be it: {others[:3]}"
             return Found(expected, reason=reason)
         return Found(expected, reason="the image file is missing")
+
+    def namesakes(self, name: str) -> list[str]:
+        """The pictures of a name with the longest common end of folders, wherever they lie."""
+        parts = _parts(_plain(name))
+        return _nearest(parts, self._files.get(parts[-1]) or self._with_stem(parts[-1])) if parts else []
 
     def _with_stem(self, name: str) -> list[str]:
         """Pictures of a folded name apart from the suffix; what follows the last dot of the name may not be one."""
@@ -194,6 +198,17 @@ def _plain(name: str) -> str:
 def _same_form(name: str) -> str:
     """The form of a name in which two names are compared."""
     return folded(_plain(name))
+
+
+def _parts(name: str) -> list[str]:
+    """The folded folders and the file name of a name."""
+    return [part for part in folded(name).split("/") if part not in ("", ".", "..")]
+
+
+def _nearest(parts: list[str], files: list[str]) -> list[str]:
+    """The files that have the longest end of their folders in common with a name."""
+    common = [_common_end(parts, folded(file).split("/")) for file in files]
+    return [file for file, count in zip(files, common) if count == max(common)]
 
 
 def _common_end(path: list[str], file: list[str]) -> int:
