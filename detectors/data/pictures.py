@@ -91,22 +91,22 @@ class PictureFinder:
             file = self.tree.relative(name)
             if file in self.tree.known:
                 return Found(self.tree.located(str(file)), str(file))
-            return self._beyond(name) if os.path.isfile(name) else None
+            return self._absolute(name) if os.path.isfile(name) else None
         if "./" in name:
             for base in self.bases:
                 file = join(base, name)
                 if file in self.tree.known:
                     return Found(self.tree.located(file), file)
                 if file.startswith("../") and os.path.isfile(self.tree.located(file)):
-                    return self._beyond(os.path.normpath(self.tree.located(file)))
+                    return _beyond(os.path.normpath(self.tree.located(file)))
         return None
 
-    def _beyond(self, path: str) -> Found:
+    def _absolute(self, path: str) -> Found:
         """A picture beyond the tree, or rather its copy in the tree: the tree may be a copy of an older folder."""
         file = own_copy(self.tree, path)
         if file is not None:
             return Found(self.tree.located(file), file, remark=f"read from {file} in the data folder, not from {path}")
-        return Found(path, remark=f"read from {path}, beyond the data folder")
+        return _beyond(path)
 
     def _by_name(self, name: str) -> Found:
         parts = _parts(name)
@@ -175,10 +175,26 @@ class PictureFinder:
 
 
 def own_copy(tree: Tree, path: str) -> str | None:
-    """The file of a tree that has the same end of its path as one beyond the tree, all of its own."""
+    """The file of a tree that equals one beyond the tree by the end of its path, all of its own, and by its length.
+
+    A name alone says nothing: several cameras number their pictures alike.
+    """
     parts = path.replace(os.sep, "/").split("/")
-    ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
-    return next((end for end in ends if end in tree.known), None)
+    ends = ("/".join(parts[start:]) for start in range(1, len(parts) - 1))
+    own = (end for end in ends if end in tree.known)
+    return next((end for end in own if length(tree.located(end)) == length(path)), None)
+
+
+def length(path: str) -> int | None:
+    """Bytes of a file; None where it is not there, as behind a broken link."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None
+
+
+def _beyond(path: str) -> Found:
+    return Found(path, remark=f"read from {path}, beyond the data folder")
 
 
 @lru_cache
