@@ -14,6 +14,8 @@ from test_silent_losses import TRUTH, boxes_of, reasons
 from test_unread_pictures import noted
 
 from detectors.data import load_dataset
+from detectors.data.pictures import own_copy
+from detectors.data.tree import Tree
 
 OTHER = [[10.0, 7.5, 30.0, 22.5]]
 """The box of picture a.png in the older folder."""
@@ -178,3 +180,16 @@ def test_a_coco_file_that_names_the_older_folder(prefix: str, file: str, has: bo
     assert {record.path.resolve().parent for record in dataset.records} == {(new if has else old) / "images"}
     assert boxes_of(dataset) == TRUTH
     assert ("in the data folder, not from" if has else "beyond the data folder") in reasons(dataset.problems)
+
+
+@pytest.mark.parametrize(
+    ("own_file", "length", "found"),
+    [("a.png", 3, None), ("images/a.png", 3, "images/a.png"), ("images/a.png", 4, None)],
+)
+def test_a_copy_has_a_folder_and_the_length_in_common(
+    own_file: str, length: int, found: str | None, tmp_path: Path
+) -> None:
+    for file, size in ((tmp_path / "old/images/a.png", 3), (tmp_path / "new" / own_file, length)):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(bytes(size))
+    assert own_copy(Tree(tmp_path / "new"), str(tmp_path / "old/images/a.png")) == found
