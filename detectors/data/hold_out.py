@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from detectors.data.copies import equal_contents
 from detectors.data.dataset import DetectionDataset
@@ -45,11 +45,24 @@ def _groups(records: Sequence[ImageRecord]) -> list[list[int]]:
     """Indices of the images, those together that have an origin or a content in common."""
     files = [str(record.location) for record in records]
     contents = equal_contents(file for file in files if os.path.isfile(file))  # synthetic images are not files
-    group_of: dict[object, tuple[list[int], list[object]]] = {}
-    for index, (record, file) in enumerate(zip(records, files)):
-        keys = [record.file_name.partition(".rf.")[0], contents.get(file, file)]
-        indices, members = [index], keys
-        for group in {id(group_of[key]): group_of[key] for key in keys if key in group_of}.values():
-            indices, members = group[0] + indices, group[1] + members
-        group_of |= dict.fromkeys(members, (indices, members))
-    return [group[0] for group in {id(group): group for group in group_of.values()}.values()]
+    origins = (record.file_name.partition(".rf.")[0] for record in records)
+    return joined([(origin, contents.get(file, file)) for origin, file in zip(origins, files)])
+
+
+def joined(keys: Sequence[Sequence[Hashable]]) -> list[list[int]]:
+    """Indices of rows of keys, those together that have a key in common, also by way of others."""
+    above = list(range(len(keys)))
+
+    def top(index: int) -> int:
+        while above[index] != index:
+            above[index] = index = above[above[index]]
+        return index
+
+    first: dict[Hashable, int] = {}
+    for index, row in enumerate(keys):
+        for key in row:
+            above[top(index)] = top(first.setdefault(key, index))
+    groups: dict[int, list[int]] = {}
+    for index in range(len(keys)):
+        groups.setdefault(top(index), []).append(index)
+    return list(groups.values())

@@ -91,32 +91,31 @@ class PictureFinder:
             file = self.tree.relative(name)
             if file in self.tree.known:
                 return Found(self.tree.located(str(file)), str(file))
-            return self._beyond(name) if os.path.isfile(name) else None
+            return self._absolute(name) if os.path.isfile(name) else None
         if "./" in name:
             for base in self.bases:
                 file = join(base, name)
                 if file in self.tree.known:
                     return Found(self.tree.located(file), file)
                 if file.startswith("../") and os.path.isfile(self.tree.located(file)):
-                    return self._beyond(os.path.normpath(self.tree.located(file)))
+                    return _beyond(os.path.normpath(self.tree.located(file)))
         return None
 
-    def _beyond(self, path: str) -> Found:
+    def _absolute(self, path: str) -> Found:
         """A picture beyond the tree, or rather its copy in the tree: the tree may be a copy of an older folder."""
         file = own_copy(self.tree, path)
         if file is not None:
             return Found(self.tree.located(file), file, remark=f"read from {file} in the data folder, not from {path}")
-        return Found(path, remark=f"read from {path}, beyond the data folder")
+        return _beyond(path)
 
     def _by_name(self, name: str) -> Found:
-        parts = [part for part in folded(name).split("/") if part not in ("", ".", "..")]
+        parts = _parts(name)
         expected = self._expected_path(name)
         if not parts:
             return Found(expected, reason="the image has no file name")
         stems = self._with_stem(parts[-1])
         candidates = self._files.get(parts[-1]) or self._in_picture_folders(stems, parts[:-1])
-        common = [_common_end(parts, folded(file).split("/")) for file in candidates]
-        best = [file for file, count in zip(candidates, common) if count == max(common)]
+        best = _nearest(parts, candidates)
         for base in self.bases:
             folder = folded(join(base, "/".join(parts[:-1])))
             matches = [file for file in best if join(folded(parent(file)), "") == folder]
@@ -129,6 +128,11 @@ class PictureFinder:
             reason = f"the image file is missing, and {len(others)} others could be it: {others[:3]}"
             return Found(expected, reason=reason)
         return Found(expected, reason="the image file is missing")
+
+    def namesakes(self, name: str) -> list[str]:
+        """The pictures of a name with the longest common end of folders, wherever they lie."""
+        parts = _parts(_plain(name))
+        return _nearest(parts, self._files.get(parts[-1]) or self._with_stem(parts[-1])) if parts else []
 
     def _with_stem(self, name: str) -> list[str]:
         """Pictures of a folded name apart from the suffix; what follows the last dot of the name may not be one."""
@@ -171,10 +175,26 @@ class PictureFinder:
 
 
 def own_copy(tree: Tree, path: str) -> str | None:
-    """The file of a tree that has the same end of its path as one beyond the tree, all of its own."""
+    """The file of a tree that equals one beyond the tree by the end of its path, all of its own, and by its length.
+
+    A name alone says nothing: several cameras number their pictures alike.
+    """
     parts = path.replace(os.sep, "/").split("/")
-    ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
-    return next((end for end in ends if end in tree.known), None)
+    ends = ("/".join(parts[start:]) for start in range(1, len(parts) - 1))
+    own = (end for end in ends if end in tree.known)
+    return next((end for end in own if length(tree.located(end)) == length(path)), None)
+
+
+def length(path: str) -> int | None:
+    """Bytes of a file; None where it is not there, as behind a broken link."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None
+
+
+def _beyond(path: str) -> Found:
+    return Found(path, remark=f"read from {path}, beyond the data folder")
 
 
 @lru_cache
@@ -194,6 +214,17 @@ def _plain(name: str) -> str:
 def _same_form(name: str) -> str:
     """The form of a name in which two names are compared."""
     return folded(_plain(name))
+
+
+def _parts(name: str) -> list[str]:
+    """The folded folders and the file name of a name."""
+    return [part for part in folded(name).split("/") if part not in ("", ".", "..")]
+
+
+def _nearest(parts: list[str], files: list[str]) -> list[str]:
+    """The files that have the longest end of their folders in common with a name."""
+    common = [_common_end(parts, folded(file).split("/")) for file in files]
+    return [file for file, count in zip(files, common) if count == max(common)]
 
 
 def _common_end(path: list[str], file: list[str]) -> int:

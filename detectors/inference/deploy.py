@@ -160,7 +160,7 @@ class DeployedDetector(InferenceDetector):
         if not self.compiled:
             return super().forward_fixed(batch, sizes)
         check_batch(batch, len(self.image_mean), values=True)
-        check_sizes(sizes)
+        check_sizes(sizes, batch.shape[0])
         if batch.is_cuda:
             boxes, scores, labels, valid = self._run(batch, sizes)
             # A CUDA graph writes its next outputs where these are.

@@ -186,10 +186,10 @@ class OpenVINODetector(InferenceDetector):
         Raises:
             TypeError: for a batch that is not a tensor of floating-point numbers.
             ValueError: for a batch of another shape or image size, an image that is not finite or leaves 0..1, or sizes
-                that are not positive.
+                that are not one positive height and width per image.
         """
         check_batch(batch, len(self.image_mean), values=True)
-        check_sizes(sizes)
+        check_sizes(sizes, batch.shape[0])
         if tuple(batch.shape[2:]) != self.image_size:
             raise InputError(
                 f"this engine takes images of {self.image_size}: got {tuple(batch.shape[2:])}; for other sizes deploy "

@@ -80,7 +80,7 @@ class Detector(nn.Module):
                 while traced.
         """
         check_batch(batch, len(self.image_mean), values=True)
-        check_sizes(sizes)
+        check_sizes(sizes, batch.shape[0])
         box_regression, class_logits, priors = self.forward_head(batch)
         detections: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess(
             box_regression, self.loss.scores(class_logits), priors, sizes

@@ -121,15 +121,21 @@ def check_batch(batch: Tensor, channels: int = 3, *, values: bool = False) -> No
             _check_range(i, image)
 
 
-def check_sizes(sizes: Tensor) -> None:
-    """Refuse what are no sizes of images.
+def check_sizes(sizes: Tensor, count: int) -> None:
+    """Refuse what are no sizes of `count` images.
 
     Raises:
         TypeError: for anything but a tensor.
-        ValueError: on the CPU, and not while it is traced, for a side that is not a positive number.
+        ValueError: for another shape than `(count, 2)`; on the CPU, and not while it is traced, for a side that is not
+            a positive number.
     """
     if not isinstance(sizes, Tensor):
         raise TypeError(f"sizes are a tensor (N, 2) of heights and widths in pixels: got a {type(sizes).__name__}")
+    if sizes.shape != (count, 2):
+        raise ValueError(
+            f"sizes are (N, 2), a height and a width for each image of the batch: got the shape {tuple(sizes.shape)} "
+            f"for N = {count}"
+        )
     if sizes.device.type != "cpu" or torch.compiler.is_compiling():
         return
     if not (sizes > 0).all() or not sizes.isfinite().all():

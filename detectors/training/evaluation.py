@@ -80,12 +80,19 @@ def allow_detections(detector: Detector, count: int | None) -> int:
 
     It takes them from as many candidates as that needs. Without a `count`, its own limit stays and COCO's 100 count.
     """
-    post = detector.postprocess
-    if count is not None and post.max_per_image < count:
+    if count is None:
+        return MAX_DETECTIONS
+    _raise_limits(detector.postprocess, count)
+    return count
+
+
+def _raise_limits(post: PostProcess, count: int) -> PostProcess:
+    """The post-processing itself, with limits under which it gives at least `count` detections per image."""
+    if post.max_per_image < count:
         post.max_per_class = count if post.max_per_class == post.max_per_image else post.max_per_class
         post.max_per_image = count
         post.candidates_per_class = max(post.candidates_per_class, 4 * count)
-    return MAX_DETECTIONS if count is None else count
+    return post
 
 
 def detection_limit_warning(
@@ -94,7 +101,7 @@ def detection_limit_warning(
     """A warning where images have more objects than can be found; empty where none has.
 
     AP counts `max_detections` of a class per image. A detector gives what its post-processing allows, of a class and of
-    all; without `post`, that of a detector with the defaults, which gives at least `max_detections`.
+    all; without `post`, that of a detector with the defaults after `allow_detections`.
 
     >>> from detectors.data import SyntheticScales
     >>> detection_limit_warning("val", SyntheticScales.easy(9), max_detections=1)
@@ -104,7 +111,7 @@ def detection_limit_warning(
     of_a_class = [int(np.bincount(values).max()) if len(values) else 0 for values in labels]
     of_all = [len(values) for values in labels]
     gives = "a detector gives" if post is None else "the detector gives"
-    post = post or PostProcess(max_per_image=max(max_detections, PostProcess().max_per_image))
+    post = post or _raise_limits(PostProcess(), max_detections)
     option, setting = "give --max-detections", "raise its postprocess."
     cases = [
         (max_detections, of_a_class, " of a class", "AP counts", option),

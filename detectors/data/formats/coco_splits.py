@@ -165,7 +165,10 @@ def is_coco(file: Path) -> bool:
 
 
 def _splits_inside(tree: Tree, file: str) -> dict[str, set[str]]:
-    """The names of a file's pictures by split, if all lie in folders of splits, of several ones."""
+    """The names of a file's pictures by split, if all lie in folders of splits, of several ones.
+
+    A name that may mean pictures of several splits does not tell, and the file is not divided.
+    """
     if len({split_of_folders(f"{folder}/") for folder in tree.folders} - {None}) < 2:
         return {}
     finder = PictureFinder(tree, _picture_folders(tree, file, "train"))
@@ -173,7 +176,7 @@ def _splits_inside(tree: Tree, file: str) -> dict[str, set[str]]:
     try:
         for name in map(json.loads, _FILE_NAME.findall(tree.path(file).read_bytes())):
             split = split_of_folders(finder.find(name).file or name.replace("\\", "/"))
-            if split is None:
+            if split is None or len({split_of_folders(other) for other in finder.namesakes(name)} - {None}) > 1:
                 return {}
             found.setdefault(split, set()).add(name)
     except ValueError:  # named when it is read

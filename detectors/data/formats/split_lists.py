@@ -1,7 +1,7 @@
 """Lists of the pictures of a split, wherever they lie in a data folder."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from detectors.data.formats.texts import read_lines
 from detectors.data.split_names import split_of_list
@@ -12,16 +12,19 @@ _SPEAKS_OF_A_SPLIT = re.compile("train|val|test", re.IGNORECASE)
 _LOOKED_AT = 50
 
 
-def find_lists(tree: Tree, files: Sequence[str], expected: str) -> dict[str, list[str]]:
+def find_lists(
+    tree: Tree, files: Sequence[str], expected: str, may_be_list: Callable[[str], bool] = lambda file: True
+) -> dict[str, list[str]]:
     """The text files that list pictures, by split.
 
-    Names such as `train`, `autosplit_val` or `test_list` are plain. If one folder has such lists, they count.
+    Names such as `train`, `autosplit_val` or `test_list` are plain. If one folder has such lists, they count. Of the
+    files whose names speak of a split, only those for which `may_be_list` holds are read.
 
     Raises:
         ValueError: lists whose names only speak of a split, or lists in several folders: which ones count is not clear,
             and without them validation pictures would train. `expected` is the place where lists are expected.
     """
-    files = [file for file in files if _SPEAKS_OF_A_SPLIT.search(stem(file))]
+    files = [file for file in files if _SPEAKS_OF_A_SPLIT.search(stem(file)) and may_be_list(file)]
     stems = {folded(stem(picture)) for picture in tree.pictures} if files else set()
     lists = [file for file in files if _names_pictures(read_lines(tree.path(file)), stems)]
     by_folder: dict[str, dict[str, list[str]]] = {}

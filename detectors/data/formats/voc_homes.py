@@ -30,6 +30,12 @@ class Home:
     listed_in: str = ""
     """The folder that the lists belong to: `folder` or one above."""
 
+    @property
+    def has_official_lists(self) -> bool:
+        """Whether the lists are those of Pascal VOC's own place."""
+        folders = [f"/{parent(file)}".lower() for files in self.lists.values() for file in files]
+        return bool(folders) and all(folder.endswith("/imagesets/main") for folder in folders)
+
 
 def find_homes(tree: Tree) -> tuple[list[Home], dict[str, list[str]]]:
     """The homes of annotations, and the files by folder that lie in no place of this data set."""

@@ -1,7 +1,7 @@
 """Lists of pictures in a Pascal VOC folder: `ImageSets/Main/train.txt`, or one for each class as VoTT writes them."""
 
-import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from detectors.data.formats.split_lists import find_lists
@@ -13,7 +13,6 @@ from detectors.data.tree import Tree, folded, is_picture, parent, stem, without_
 from detectors.errors import InputError
 
 PLACES = ("ImageSets/Main", "ImageSets", "")
-_SPEAKS_OF_A_SPLIT = re.compile("train|val|test", re.IGNORECASE)
 
 
 class Item(NamedTuple):
@@ -84,9 +83,9 @@ def lists_of(tree: Tree, folder: str, others: Sequence[str] = ()) -> dict[str, l
         inner = tree.folder(folder, place) if place else folder
         if inner is not None and (found := list_files(tree, inner, place == "")):
             return found
-    texts = [text for text in tree.inside(folder, tree.with_suffix(".txt")) if _SPEAKS_OF_A_SPLIT.search(stem(text))]
-    texts = [text for text in texts if not any(text.startswith(f"{other}/") for other in others)]
-    return find_lists(tree, [text for text in texts if _may_be_list(tree, text)], "ImageSets/Main")
+    texts = tree.inside(folder, tree.with_suffix(".txt"))
+    own = [text for text in texts if not any(text.startswith(f"{other}/") for other in others)]
+    return find_lists(tree, own, "ImageSets/Main", partial(_may_be_list, tree))
 
 
 def list_files(tree: Tree, folder: str, only_splits: bool) -> dict[str, list[str]]:

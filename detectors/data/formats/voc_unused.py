@@ -17,10 +17,12 @@ def unused_list_problems(
 ) -> Iterator[Problem]:
     """An error for each list that names pictures of other splits, a note for one that names a part of its split.
 
-    `lists` are splits by file, `items` what is read, by split.
+    Where the homes have lists in ImageSets/Main, those count, and it is a note: programs write their own beside them,
+    such as darknet's train.txt of both train and val. `lists` are splits by file, `items` what is read, by split.
     """
     if not lists:
         return
+    have_lists = all(home.has_official_lists for home in homes)
     keys = [Keys(home.files, pictures.keys(home)) for home in homes]
     read = {
         split: {file for home, group in found for item in group for file in pictures.of(home, item.key)}
@@ -41,9 +43,13 @@ def unused_list_problems(
         if strange := sorted(named - own):
             reason = (
                 f"it names {len(strange)} pictures that are not in split '{split}', such as {', '.join(strange[:3])}: "
-                "the list is not read, since folders or other lists divide the pictures; delete it or those"
+                "the list is not read, since "
             )
-            yield Problem(file, reason, kind=kind)
+            if have_lists:
+                yield note(file, f"{reason}those in ImageSets/Main divide the pictures", kind)
+            else:
+                reason += "folders or other lists divide the pictures; delete it or those"
+                yield Problem(file, reason, kind=kind)
         elif named and named != own:
             yield note(
                 file, f"it names {len(named)} of the {len(own)} pictures of split '{split}': it is not read", kind

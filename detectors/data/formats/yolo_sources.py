@@ -10,7 +10,7 @@ from detectors.data.formats.split_lists import find_lists
 from detectors.data.formats.texts import read_lines
 from detectors.data.formats.yolo_config import YoloConfig
 from detectors.data.formats.yolo_files import PICTURES, LabelFiles
-from detectors.data.pictures import Found, PictureFinder, is_mask, own_copy
+from detectors.data.pictures import Found, PictureFinder, is_mask, length, own_copy
 from detectors.data.split_names import CANONICAL, refuse_hints, split_of_folder, split_of_folders
 from detectors.data.tree import Tree, join, parent, stem
 
@@ -105,21 +105,27 @@ def _named(labels: LabelFiles, config: YoloConfig, name: str) -> tuple[str, list
 
 
 def _beyond(labels: LabelFiles, config: YoloConfig, name: str, path: str) -> tuple[str, list[Source]]:
-    """Place and sources of what lies beyond the data folder, or rather of its copy in there."""
+    """Place and sources of what lies beyond the data folder, or rather of its copy in there.
+
+    An absolute path may be that of an older folder, which was copied; a relative one that leads out is a choice.
+    """
     sources = _outside(Path(path))
-    names = _names(sources)
     where = f"{config.file} names {name!r}, which is {path}, beyond the data folder"
-    for inner in _shortened(_parts(path)):
-        if (own := _inner(labels, inner)) and len(names & _names(own)) > len(names) / 2:
-            own[0].remark = f"{where}: the folder's own {inner} is read instead, since it has the same names"
-            return inner, own
+    leads_out = os.path.normpath(name.replace("\\", "/")).startswith("..")
+    if os.path.isabs(name) or (os.path.isabs(config.path) and not leads_out):
+        files = _sizes(sources)
+        for inner in _shortened(_parts(path)):
+            if (own := _inner(labels, inner)) and len(files & _sizes(own)) > len(files) / 2:
+                own[0].remark = f"{where}: the folder's own {inner} is read instead, since it has the same pictures"
+                return inner, own
     sources[0].remark = f"{where}: read from there"
     return path, sources
 
 
-def _names(sources: list[Source]) -> set[str]:
-    """Names of the pictures, without folders."""
-    return {os.path.basename(file) for source in sources for file in (*source.files, *source.lines)}
+def _sizes(sources: list[Source]) -> set[tuple[str, int]]:
+    """Names of the pictures, without folders, and their sizes in bytes."""
+    paths = (picture.path for source in sources for picture in source.pictures)
+    return {(os.path.basename(path), size) for path in paths if (size := length(path)) is not None}
 
 
 def _parts(path: str) -> list[str]:
@@ -160,13 +166,13 @@ def _root_around(folder: Path) -> tuple[Path, str]:
 
 
 def _listed(labels: LabelFiles, file: Path, base: str) -> list[Source]:
-    """Pictures of a list: those of the tree, and by folder those elsewhere that absolute lines name."""
+    """Pictures of a list: those of the tree, and by folder those elsewhere that lines name."""
     lines: list[str] = []
     elsewhere: dict[Path, list[str]] = {}
     for line in read_lines(file):
-        if _is_beyond(labels.tree, line):
-            root, folder = _root_around(Path(line).parent)
-            elsewhere.setdefault(root, []).append(join(folder, os.path.basename(line)))
+        if path := _elsewhere(labels.tree, base, line):
+            root, folder = _root_around(Path(path).parent)
+            elsewhere.setdefault(root, []).append(join(folder, os.path.basename(path)))
         else:
             lines.append(line)
     inside = [Source(labels, lines=lines, base=base)] if lines or not elsewhere else []
@@ -176,9 +182,16 @@ def _listed(labels: LabelFiles, file: Path, base: str) -> list[Source]:
     return inside
 
 
-def _is_beyond(tree: Tree, line: str) -> bool:
-    """Whether a line is the path of a picture that only lies elsewhere."""
-    return os.path.isabs(line) and tree.relative(line) is None and os.path.isfile(line) and own_copy(tree, line) is None
+def _elsewhere(tree: Tree, base: str, line: str) -> str | None:
+    """The path of a picture that only lies beyond the tree; None for a line of another kind."""
+    if os.path.isabs(line):
+        is_beyond = tree.relative(line) is None and os.path.isfile(line) and own_copy(tree, line) is None
+        return line if is_beyond else None
+    places = [join(folder, line) for folder in (base, "")] if "../" in line else []
+    if not tree.known.isdisjoint(places):
+        return None
+    paths = (os.path.normpath(tree.located(place)) for place in places if place.startswith("../"))
+    return next(filter(os.path.isfile, paths), None)
 
 
 def _lists(labels: LabelFiles) -> dict[str, list[Source]]:

@@ -14,6 +14,7 @@ from test_silent_losses import refused
 from test_unread_pictures import noted
 
 from detectors.data import SyntheticScales, check_dataset, export_coco, hold_out, load_dataset
+from detectors.data.hold_out import joined
 
 
 def write(folder: Path, layout: str, equal: bool) -> None:
@@ -60,6 +61,18 @@ def test_copies_are_held_out_together(how: object, tmp_path: Path) -> None:
         files = [{record.path.read_bytes() for record in part.records} for part in (train, val)]
         assert files[0].isdisjoint(files[1])
         assert len(val) in (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "groups"),
+    [
+        ([(f"name{index}", "content") for index in range(20_000)], [list(range(20_000))]),
+        ([(f"name{index}", index % 3) for index in range(7)], [[0, 3, 6], [1, 4], [2, 5]]),
+        ([("a", 1), ("b", 2), ("c", 3), ("b", 1), ("d", 3)], [[0, 1, 3], [2, 4]]),  # the fourth joins the first two
+    ],
+)
+def test_rows_of_keys_are_joined_by_any_key(keys: list[tuple[str, object]], groups: list[list[int]]) -> None:
+    assert sorted(joined(keys)) == groups
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
 from exports import CLASSES, coco_content, save_labels, save_pictures, write_json, write_list
@@ -13,6 +14,8 @@ from test_silent_losses import TRUTH, boxes_of, reasons
 from test_unread_pictures import noted
 
 from detectors.data import load_dataset
+from detectors.data.pictures import own_copy
+from detectors.data.tree import Tree
 
 OTHER = [[10.0, 7.5, 30.0, 22.5]]
 """The box of picture a.png in the older folder."""
@@ -61,11 +64,69 @@ def write_yaml(old: Path, new: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_yaml_that_names_the_older_folder(kind: str, tmp_path: Path) -> None:
+    """A relative path out of the folder is a choice, an absolute one may be left from before the copy."""
     old, new = old_and_new(tmp_path)
     write_yaml(old, new, kind)
     for split in ("train", "val"):
-        own(new, split)
-    noted(new, "beyond the data folder: the folder's own", "is read instead")
+        own(new, split, is_own="relative" not in kind)
+    if "relative" in kind:
+        noted(new, "beyond the data folder: read from there")
+    else:
+        noted(new, "beyond the data folder: the folder's own", "is read instead")
+
+
+def numbered(folder: Path, width: int) -> None:
+    """Ten pictures of that width, their names those of any camera, each with a box."""
+    for place in ("images", "labels"):
+        (folder / place / "train").mkdir(parents=True)
+    for number in range(10):
+        Image.new("RGB", (width, 24), (20 * number, 90, 160)).save(folder / f"images/train/{number:06}.bmp")
+        (folder / f"labels/train/{number:06}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+
+
+@pytest.mark.parametrize(("width", "is_own"), [(48, False), (33, False), (32, True)])
+@pytest.mark.parametrize("kind", ["folder", "list", "bare list"])
+def test_numbered_pictures_of_another_camera(kind: str, width: int, is_own: bool, tmp_path: Path) -> None:
+    """They are the folder's own by name, and by length only where they were copied, in the same folders."""
+    other, data = tmp_path / "cam1", tmp_path / "cam2"
+    numbered(other, width)
+    numbered(data, 32)
+    pictures = other / "images/train"
+    if kind == "bare list":
+        pictures = pictures.rename(other / "pictures")
+        (other / "labels/train").rename(other / "labels/pictures")
+    write_list(data / "list.txt", sorted(map(str, pictures.iterdir())))
+    train = pictures if kind == "folder" else "list.txt"
+    write_list(data / "data.yaml", [f"train: {train}", "val: images/train", "names: [cat, dog, owl]"])
+    is_own = is_own and kind != "bare list"
+    root = data / "images/train" if is_own else pictures
+    found = load_dataset(data, "train")
+    assert {record.path.parent for record in found.records} == {root}
+    assert len(boxes_of(found)) == 10
+
+
+@pytest.mark.parametrize("kind", ["folder", "folder from a path", "list", "list of another folder"])
+def test_a_fold_that_another_one_is_trained_on(kind: str, tmp_path: Path) -> None:
+    """Most pictures of two folds are the same: the one that the configuration leads to counts."""
+    first, second = tmp_path / "fold1", tmp_path / "fold2"
+    numbered(first, 32)
+    numbered(second, 32)
+    for place, suffix in (("images", "bmp"), ("labels", "txt")):
+        for number in (8, 9):
+            folder = second / place / "train"
+            (folder / f"{number:06}.{suffix}").rename(folder / f"{10 + number:06}.{suffix}")
+    if "list" in kind:
+        lines = [f"../fold2/images/train/{file.name}" for file in (second / "images/train").iterdir()]
+        write_list((first if kind == "list" else second) / "list.txt", sorted(lines))
+    train = {"list": "list.txt", "list of another folder": "../fold2/list.txt"}.get(kind, "../fold2/images/train")
+    path = f"path: {first}" if kind == "folder from a path" else ""
+    write_list(first / "data.yaml", [path, f"train: {train}", "val: images/train", "names: [cat, dog, owl]"])
+    found = {split: load_dataset(first, split) for split in ("train", "val")}
+    assert {record.path.parent for record in found["train"].records} == {second / "images/train"}
+    assert {record.path.parent for record in found["val"].records} == {first / "images/train"}
+    assert len(boxes_of(found["train"])) == 10
+    assert found["train"].records[-1].path.name == "000019.bmp"
+    assert "beyond the data folder" in reasons(found["train"].problems)
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -115,6 +176,20 @@ def test_a_coco_file_that_names_the_older_folder(prefix: str, file: str, has: bo
         save_pictures(root / "images")
     write_json(new / file, coco_content(prefix=prefix.format(old=old)))
     dataset = load_dataset(new)
+    has = has and prefix.startswith("{old}")
     assert {record.path.resolve().parent for record in dataset.records} == {(new if has else old) / "images"}
     assert boxes_of(dataset) == TRUTH
     assert ("in the data folder, not from" if has else "beyond the data folder") in reasons(dataset.problems)
+
+
+@pytest.mark.parametrize(
+    ("own_file", "length", "found"),
+    [("a.png", 3, None), ("images/a.png", 3, "images/a.png"), ("images/a.png", 4, None)],
+)
+def test_a_copy_has_a_folder_and_the_length_in_common(
+    own_file: str, length: int, found: str | None, tmp_path: Path
+) -> None:
+    for file, size in ((tmp_path / "old/images/a.png", 3), (tmp_path / "new" / own_file, length)):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(bytes(size))
+    assert own_copy(Tree(tmp_path / "new"), str(tmp_path / "old/images/a.png")) == found

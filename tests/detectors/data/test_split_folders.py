@@ -1,6 +1,7 @@
 """Folders that are for splits by names of their own: each picture is of the split that a person would say."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,19 @@ def test_one_coco_file_whose_pictures_lie_in_folders_of_splits(
         assert boxes_of(dataset) == {f"{name}{number}": boxes for name, boxes in TRUTH.items()}
         assert {record.path.parent for record in dataset.records} == {tmp_path / splits[number]}
     assert check_dataset(tmp_path).ok
+
+
+@pytest.mark.parametrize("shared", ["val/a0.png", "val/cam/a0.png", "val/a0.jpg", ""])
+@pytest.mark.parametrize("form", ["", "{}/"])
+def test_a_name_that_two_splits_have_does_not_divide_a_coco_file(form: str, shared: str, tmp_path: Path) -> None:
+    """A bare `a0.png` may be that of either folder, `train/a0.png` may not."""
+    one_file(tmp_path, form.format, ("train", "val"))
+    if shared:
+        (tmp_path / shared).parent.mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "train/a0.png", tmp_path / shared)
+    is_plain = form != "" or shared in ("", "val/a0.jpg")
+    assert find_splits(tmp_path) == (["train", "val"] if is_plain else ["train"])
+    assert check_dataset(tmp_path).ok == is_plain
 
 
 @pytest.mark.parametrize("folders", [("cam1", "cam2"), ("train", "cam1"), ("train",)])

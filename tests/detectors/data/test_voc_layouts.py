@@ -99,6 +99,25 @@ def test_a_list_that_does_not_contradict_the_folders(lines: list[str], remark: s
     assert bool(report.problems) == bool(remark)
 
 
+@pytest.mark.parametrize("line", ["{0}/VOCdevkit/{1}/JPEGImages/{2}.jpg", "VOCdevkit/{1}/JPEGImages/{2}.jpg"])
+@pytest.mark.parametrize("years", [("VOC2007",), ("VOC2007", "VOC2012")])
+def test_the_lists_that_darknet_writes_above_those_of_voc(line: str, years: tuple[str, ...], tmp_path: Path) -> None:
+    """Its train.txt has the pictures of train and val."""
+    lines = []
+    for year in years:
+        home = f"VOCdevkit/{year}"
+        for split, name in (("train", "a"), ("val", "b"), ("test", "c")):
+            annotated(tmp_path, f"{home}/JPEGImages/{name}.jpg", f"{home}/Annotations/{name}.xml")
+            write_list(tmp_path / home / f"ImageSets/Main/{split}.txt", [name])
+        lines += [line.format(tmp_path, year, name) for name in "ab"]
+    write_list(tmp_path / "train.txt", lines)
+    report = check_dataset(tmp_path)
+    assert report.ok
+    text = f"it names {len(years)} pictures that are not in split 'train', such as VOCdevkit/VOC2007/JPEGImages/b.jpg"
+    assert text in reasons(report.problems)
+    assert found(report) == {split: [name] * len(years) for split, name in zip(("train", "val", "test"), "abc")}
+
+
 # Folders
 
 

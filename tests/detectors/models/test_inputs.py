@@ -71,6 +71,10 @@ def test_bad_batches(tiny, deployed, batch, error, message):
         (torch.tensor([[0, 64]]), ValueError, r"positive: got \[\[0, 64\]\]"),
         (torch.tensor([[64.0, -1.0]]), ValueError, "positive: got"),
         (torch.tensor([[64.0, math.nan]]), ValueError, "positive: got"),
+        (torch.tensor([[64, 64, 64, 64]]), ValueError, r"each image of the batch: got the shape \(1, 4\) for N = 1"),
+        (torch.tensor([64, 64]), ValueError, r"got the shape \(2,\) for N = 1"),
+        (torch.ones(0, 2), ValueError, r"got the shape \(0, 2\) for N = 1"),
+        (torch.ones(2, 2), ValueError, r"got the shape \(2, 2\) for N = 1"),
     ],
 )
 def test_bad_sizes(tiny, deployed, sizes, error, message):

@@ -251,6 +251,25 @@ def test_fewer_detections_than_objects_are_told_below_cocos_number_too(limits: d
 
 
 @pytest.mark.parametrize(
+    ("objects", "count", "expected"),
+    [
+        (600, 1000, ""),
+        (450, 450, ""),
+        (600, 500, "more than 500 objects of a class (up to 600), but AP counts 500 per image: give --max-detections"),
+    ],
+)
+def test_the_limits_of_a_detector_are_those_that_a_number_of_detections_brings(
+    objects: int, count: int, expected: str, tiny: Callable[..., SSD]
+) -> None:
+    dataset, model = crowded_dataset(objects), tiny("ssd", 2)
+    warning = detection_limit_warning("val", dataset, count)
+    assert expected in warning
+    assert bool(warning) == bool(expected)
+    counted = allow_detections(model, count)
+    assert bool(detection_limit_warning("val", dataset, counted, model.postprocess)) == bool(expected)
+
+
+@pytest.mark.parametrize(
     ("words", "expected"),
     [
         ([], "more than 50 objects (up to 80), but the detector gives 50 per image: give --max-detections 80"),
