@@ -57,6 +57,17 @@ def read_config(labels: LabelFiles, entry: str | None = None) -> YoloConfig:
     return config
 
 
+def refuse_splits_below(tree: Tree) -> None:
+    """Check that no YAML below the root divides the pictures, where nothing else does.
+
+    Raises:
+        ValueError: one does; as one split, validation pictures would train.
+    """
+    for file in (*tree.with_suffix(".yaml"), *tree.with_suffix(".yml")):
+        if parent(file) and len(_split_keys(tree, _load(tree.path(file), strict=False))) > 1:
+            raise InputError(f"{tree.path(file)} names splits, but lies in a folder of the data: give it as --data")
+
+
 def _yaml_file(labels: LabelFiles) -> str | None:
     """The YAML file that describes the data: the best-known name, or the only one with names or splits."""
     tree = labels.tree
@@ -88,10 +99,16 @@ def _speaks_of_data(file: Path) -> bool:
 
 def _has_splits(tree: Tree, content: Mapping[str, Any]) -> bool:
     """Whether a file names splits, at its top or in a section."""
-    for key, value in content.items():
-        if key.lower() in CANONICAL and (_places(tree, value) or not all(map(_is_option, _texts(value)))):
-            return True
-    return _section(tree, content) is not None
+    return bool(_split_keys(tree, content)) or _section(tree, content) is not None
+
+
+def _split_keys(tree: Tree, content: Mapping[str, Any]) -> list[str]:
+    """The keys at the top of a file that name places of a split."""
+    return [
+        key
+        for key, value in content.items()
+        if key.lower() in CANONICAL and (_places(tree, value) or not all(map(_is_option, _texts(value))))
+    ]
 
 
 def _is_option(text: Any) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detectors.data.formats.split_lists import find_lists
 from detectors.data.formats.texts import read_lines
-from detectors.data.formats.yolo_config import YoloConfig
+from detectors.data.formats.yolo_config import YoloConfig, refuse_splits_below
 from detectors.data.formats.yolo_files import PICTURES, LabelFiles
 from detectors.data.pictures import Found, PictureFinder, is_mask, length, own_copy
 from detectors.data.split_names import CANONICAL, refuse_hints, split_of_folder, split_of_folders
@@ -226,6 +226,8 @@ def _by_folder(labels: LabelFiles, config: YoloConfig, covered: set[str], listed
             yield split, Source(labels, files)
     if unsplit and not named and not covered:
         refuse_hints(tree.root, unsplit)
+        if not config.file:
+            refuse_splits_below(tree)
         yield "train", Source(labels, unsplit)
         return
     left_out = [picture for picture in unsplit if labels.of(picture)]

@@ -204,3 +204,13 @@ def test_splits_in_a_section_are_refused(file: str, section: str, train: str, tm
     write_list(tmp_path / file, ["names: [cat, dog, owl]", f"{section}:", f"  train: {train}", "  val: images/b"])
     with pytest.raises(ValueError, match=f"{file} names splits in the section '{section}': move them to the top"):
         find_splits(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["cfg/my.yaml", "configs/data/pets.yml", "images/dataset.yaml"])
+def test_splits_in_a_yaml_below_the_root_are_refused(place: str, tmp_path: Path) -> None:
+    two_folders(tmp_path, names=True)
+    write_list(tmp_path / place, ["train: images/a", "val: images/b"])
+    with pytest.raises(ValueError, match=rf"{place} names splits, .*: give it as --data"):
+        find_splits(tmp_path)
+    (tmp_path / place).write_text("train: true\nval: true\n")
+    assert find_splits(tmp_path) == ["train"]
