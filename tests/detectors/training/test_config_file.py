@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +9,7 @@ import pytest
 from detectors import create_detector
 from detectors.cli import main
 from detectors.errors import InputError
-from detectors.models.zoo import preset
-from detectors.training import TrainConfig, config_file
+from detectors.training import TrainConfig
 from detectors.training.config_file import combined
 
 BEGAN = {"model": "m2det", "backbone": "test_resnet", "backbone_weights": "x.pth", "image_size": 64}
@@ -40,7 +38,7 @@ def write_options(file: Path, **options: Any) -> Path:
     [
         BEGAN,
         {"model": "m2det", "backbone": "test_resnet", "settings": ["image_size=64"]},
-        {"model": "ssd", "settings": ["neck=mlfpn", "backbone=test_resnet"], "image_size": 96},
+        {"model": "m2det", "image_size": 96},
         {"backbone_weights": "x.pth"},
     ],
 )
@@ -58,8 +56,9 @@ def test_a_file_of_the_same_start_is_no_conflict(
 @pytest.mark.parametrize(
     ("options", "values"),
     [
-        ({"model": "ssd", "backbone": "test_resnet"}, "model='ssd' and backbone='test_resnet'"),
-        ({"model": "m2det", "backbone": "resnet18"}, "model='m2det' and backbone='resnet18'"),
+        ({"model": "ssd", "backbone": "test_resnet"}, "model='ssd'"),
+        ({"model": "m2det", "backbone": "resnet18"}, "backbone='resnet18'"),
+        ({"model": "m2det_512_vgg16", "backbone": "resnet18"}, "model='m2det_512_vgg16' and backbone='resnet18'"),
         ({"backbone_weights": "y.pth"}, "backbone_weights='y.pth'"),
         ({"pretrained": True}, "pretrained=True"),
     ],
@@ -73,57 +72,12 @@ def test_a_file_of_another_start_is_named(options: dict[str, Any], values: str, 
     )
 
 
-SSD_300 = {
-    **preset("ssd_300_vgg16"),
-    "image_size": [300, 300],
-    "anchor_steps": [[8, 8], [16, 16], [32, 32], [64, 64], [100, 100], [300, 300]],
-    "aspect_ratios": [[2.0], [2.0, 3.0], [2.0, 3.0], [2.0, 3.0], [2.0], [2.0]],
-    "anchor_sizes": [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
-    "neck_kwargs": {},
-}
-"""The config of a saved SSD-300."""
-M2DET_320 = {**preset("m2det_320_vgg16"), "image_size": [320, 320], "neck_kwargs": {}}
-THIN = {**preset("m2det_320_efficientnet_lite0"), "image_size": [320, 320]}
-THIN["neck_kwargs"] = {"num_levels": 4, "channels": 32, "base_channels": [64, 128]}
-
-
-@pytest.mark.parametrize(
-    ("trained", "options", "line", "is_same"),
-    [
-        (SSD_300, {"model": "ssd_300_vgg16"}, {}, True),
-        (SSD_300, {"model": "ssd_512_vgg16"}, {}, False),
-        (SSD_300, {"model": "ssd_512_vgg16", "image_size": 300}, {}, False),  # of other anchors
-        (SSD_300, {"model": "ssd_320_vgg16"}, {}, False),
-        (M2DET_320, {"model": "m2det_320_vgg16"}, {}, True),
-        (M2DET_320, {"model": "m2det_512_vgg16"}, {}, False),
-        (M2DET_320, {"model": "m2det_512_vgg16", "image_size": 320}, {}, True),
-        (M2DET_320, {"model": "m2det_512_vgg16"}, {"image_size": 448}, True),
-        (THIN, {"model": "m2det_320_efficientnet_lite0"}, {}, False),
-        (THIN, {"model": "m2det_320_efficientnet_lite0", "settings": ["neck.channels=32"]}, {}, True),
-        (
-            THIN,
-            {"model": "m2det_320_efficientnet_lite0", "settings": ["neck.channels=32"]},
-            {"settings": ["postprocess.nms=hard"]},
-            True,
-        ),
-    ],
-)
-def test_every_setting_of_the_preset_counts(
-    trained: dict[str, Any],
-    options: dict[str, Any],
-    line: dict[str, Any],
-    is_same: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(config_file, "load", lambda weights: SimpleNamespace(config=json.loads(json.dumps(trained))))
-    file = write_options(tmp_path / "options.json", **options)
-    named = {"weights": "someone/detector", **line}
-    if is_same:
-        assert combined(file, named)["weights"] == "someone/detector"
-    else:
-        with pytest.raises(InputError, match=f"take model='{options['model']}' out of the file"):
-            combined(file, named)
+@pytest.mark.parametrize("weights", ["someone/detector", "best.safetensors", "folder"])
+def test_a_model_beside_weights_of_an_unknown_run_is_named(weights: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    file = write_options(tmp_path / "options.json", **BEGAN)
+    with pytest.raises(InputError, match=r"take model='m2det' and backbone='test_resnet' and .* out of the file"):
+        combined(file, {"weights": weights if weights != "folder" else str(tmp_path / "folder")})
 
 
 @pytest.mark.parametrize(
