@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.command import Cell, run_cells
+from benchmarks.command import Measurement, take_measurements
 from benchmarks.experiment import Experiment, Recipe, Row, Setting, Trial
 from benchmarks.results import Results
 from detectors.errors import InputError
@@ -119,20 +119,20 @@ class Ablation(Experiment):
         best = {}
         for row in rows:  # each row's search and first result together, so that a run that is cut off has whole rows
             best[row.key] = self._search(row, recipe, results, device)
-            run_cells(results, [self._seed(row, best[row.key], 0, recipe, device)], "ablation", bar=False)
-        cells = [
+            take_measurements(results, [self._seed(row, best[row.key], 0, recipe, device)], "ablation", bar=False)
+        measurements = [
             self._seed(row, best[row.key], seed, recipe, device) for seed in range(1, recipe.seeds) for row in rows
         ]
         if self.curves:
-            cells += self._curves([row for row in rows if row.key in CURVES], best, recipe, device)
-        run_cells(results, cells, "ablation", bar=False)
+            measurements += self._curves([row for row in rows if row.key in CURVES], best, recipe, device)
+        take_measurements(results, measurements, "ablation", bar=False)
         return 0
 
-    def _seed(self, row: Row, best: Setting, seed: int, recipe: Recipe, device: torch.device) -> Cell:
-        return self._cell(f"{row.key}/seed{seed}", row, self.trial(recipe, best, seed=seed), recipe, device)
+    def _seed(self, row: Row, best: Setting, seed: int, recipe: Recipe, device: torch.device) -> Measurement:
+        return self._measurement(f"{row.key}/seed{seed}", row, self.trial(recipe, best, seed=seed), recipe, device)
 
-    def _cell(self, key: str, row: Row, trial: Trial, recipe: Recipe, device: torch.device) -> Cell:
-        return self.cell("ablation", key, row, trial, recipe, device)
+    def _measurement(self, key: str, row: Row, trial: Trial, recipe: Recipe, device: torch.device) -> Measurement:
+        return self.measurement("ablation", key, row, trial, recipe, device)
 
     def _search(self, row: Row, recipe: Recipe, results: Results, device: torch.device) -> Setting:
         """The learning rate and the scale of the initial weights with the highest AP, one after the other."""
@@ -145,18 +145,18 @@ class Ablation(Experiment):
             for setting in (best._replace(**{name: value}) for value in values):
                 key = f"search/{row.key}/lr{setting.lr:g}-scale{setting.scale:g}"
                 trial = self.trial(recipe, setting, seed=SEARCH_SEED, share=space.share)
-                run_cells(results, [self._cell(key, row, trial, recipe, device)], "ablation", bar=False)
+                take_measurements(results, [self._measurement(key, row, trial, recipe, device)], "ablation", bar=False)
                 scores[setting] = next(r for r in results.rows if r["key"] == key).get("AP", -1.0)
             best = max(scores, key=lambda setting: scores[setting])
         return best
 
     def _curves(
         self, rows: Sequence[Row], best: Mapping[str, Setting], recipe: Recipe, device: torch.device
-    ) -> list[Cell]:
+    ) -> list[Measurement]:
         if self.data is not None:
             raise InputError("--curves needs any number of pictures, as only the embedded data has: leave out --data")
         return [
-            self._cell(
+            self._measurement(
                 f"curve/{row.key}/images{images}",
                 row,
                 replace(self.trial(recipe, best[row.key]), images=images),

@@ -97,7 +97,7 @@ def level_activations(detector: SSD, image: Tensor) -> LevelActivations:
     """Terms of each level in the class logits of each scale.
 
     A classification convolution is linear, and its input is the levels side by side: so its output is a sum with one
-    term per level. A map shows, at each location, the largest term over the foreground classes and default boxes.
+    term per level. A map shows, at each location, the largest term over the foreground classes and anchors.
 
     Args:
         detector: on an MLFPN, in evaluation.

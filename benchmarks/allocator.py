@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.command import Cell, Command, run_cells
+from benchmarks.command import Command, Measurement, take_measurements
 from benchmarks.results import Results
 from detectors.errors import InputError
 
@@ -53,11 +53,11 @@ class Allocator(Command):
             raise InputError("this benchmark measures the C library's allocator on the CPU: leave out --device")
         batches, steps, repeats = PLANS[self.budget]
         results = Results(self.output, "allocator", device, {"model": _MODEL, "steps": steps, "repeats": repeats})
-        cells = [
-            Cell(f"batch{batch}", {"batch": batch}, lambda batch=batch: _compare(batch, steps, repeats))  # type: ignore[misc]
+        measurements = [
+            Measurement(f"batch{batch}", {"batch": batch}, lambda batch=batch: _compare(batch, steps, repeats))  # type: ignore[misc]
             for batch in batches
         ]
-        run_cells(results, cells, "allocator")
+        take_measurements(results, measurements, "allocator")
         return 0
 
 

@@ -28,5 +28,5 @@ COMMANDS = (
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, as `detectors.cli.main` does; `args` are those of the process if None."""
     description = "Measure feature pyramids against each other: cost, speed, memory and accuracy."
-    interrupted = "interrupted: finished cells are kept; the same command continues"
+    interrupted = "interrupted: finished measurements are kept; the same command continues"
     return run_command("benchmarks", COMMANDS, description, args, "benchmarks", interrupted)

@@ -1,4 +1,4 @@
-"""Common parts of the benchmarks' commands: device, budget, and a resumable loop over measurements (cells)."""
+"""Common parts of the benchmarks' commands: device, budget, and a resumable loop over measurements."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +14,8 @@ from detectors.errors import InputError
 
 Budget = Literal["smoke", "cpu", "gpu"]
 
-# Errors that a cell's settings can cause, out of memory and compiler failures among them: the run continues.
-CELL_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
+# Errors that a measurement's settings can cause, out of memory and compiler failures among them: the run continues.
+MEASUREMENT_ERRORS = (ValueError, TypeError, RuntimeError, OSError)
 
 
 @dataclass(kw_only=True)
@@ -23,7 +23,7 @@ class Command:
     """Options of every benchmark."""
 
     output: Path
-    """Folder of the results file. An existing file is continued: finished cells are not run again."""
+    """Folder of the results file. An existing file is continued: finished measurements are not run again."""
     budget: Budget = "smoke"
     """How much to run: `smoke` shows in a minute that all works, `cpu` is for two cores, `gpu` for one large GPU."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -45,7 +45,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Measurement:
     """One measurement: its unique key, the columns that describe it, and the function that takes it."""
 
     key: str
@@ -53,30 +53,30 @@ class Cell:
     measure: Callable[[], Mapping[str, Any]] = field(compare=False)
 
 
-def run_cells(results: Results, cells: Sequence[Cell], title: str, *, bar: bool = True) -> None:
-    """Measure every cell that is not finished, saving after each; where one fails, its row says why in `error`.
+def take_measurements(results: Results, measurements: Sequence[Measurement], title: str, *, bar: bool = True) -> None:
+    """Take every measurement that is not finished, saving after each; where one fails, its row says why in `error`.
 
-    Failed cells are tried again when the run is. `bar=False` prints lines, for cells that show their own progress.
+    Failed ones are tried again when the run is. `bar=False` prints lines, for those that show their own progress.
     """
-    pending = [cell for cell in cells if not results.finished(cell.key)]
-    if len(pending) < len(cells):
-        print(f"{title}: {len(cells) - len(pending)} of {len(cells)} cells are finished already")
+    pending = [measurement for measurement in measurements if not results.finished(measurement.key)]
+    if len(pending) < len(measurements):
+        print(f"{title}: {len(measurements) - len(pending)} of {len(measurements)} measurements are finished already")
     with _progress(title, len(pending), bar and sys.stderr.isatty()) as advance:
-        for cell in pending:
-            advance(cell.key)
+        for measurement in pending:
+            advance(measurement.key)
             try:
-                values = dict(cell.measure())
-            except CELL_ERRORS as error:
+                values = dict(measurement.measure())
+            except MEASUREMENT_ERRORS as error:
                 values = {"error": " ".join(str(error).split())[:500] or type(error).__name__}
-                print(f"  {cell.key}: {values['error']}", file=sys.stderr)
-            results.add(cell.key, **cell.columns, **values)
+                print(f"  {measurement.key}: {values['error']}", file=sys.stderr)
+            results.add(measurement.key, **measurement.columns, **values)
     failed = sum("error" in row for row in results.rows)
     print(f"{title}: {len(results.rows)} rows, {failed} without a result, in {results.path}")
 
 
 @contextmanager
 def _progress(title: str, total: int, live: bool) -> Iterator[Callable[[str], None]]:
-    """A function to call with the key of every cell before it is measured: a bar on a terminal, lines elsewhere."""
+    """A function to call with the key of every measurement before it is taken: a bar on a terminal, lines elsewhere."""
     if not live:
         done = 0
 

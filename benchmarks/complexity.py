@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.ablation import Ablation
-from benchmarks.command import Cell, Command, run_cells
+from benchmarks.command import Command, Measurement, take_measurements
 from benchmarks.experiment import Recipe, SearchSpace
 from benchmarks.results import Results, read_results
 from detectors.errors import InputError
@@ -25,7 +25,7 @@ class Complexity(Command):
     """
 
     images: int | None = None
-    """Number of test pictures, of which each cell gets a share; four times the ablation's if not given."""
+    """Number of test pictures, of which each group of objects gets a share; four times the ablation's if not given."""
 
     def run(self) -> int:
         device = self.open_device()
@@ -40,14 +40,14 @@ class Complexity(Command):
         recipe = _recipe_of(ablation["settings"], self.images)
         settings = {**ablation["settings"], "images": list(recipe.images), "edges": scale_edges(recipe)}
         results = Results(self.output, "complexity", device, settings)
-        cells = []
+        measurements = []
         for row in ablation["rows"]:
             if "error" in row or row["key"] != f"{row['row']}/seed{row['seed']}":  # of the search and the curves
                 continue
             columns = {name: row[name] for name in ("row", "title", "seed")}
             take = _measurement(self.output / row["run"], recipe, device)
-            cells.append(Cell(row["key"], columns, take))
-        run_cells(results, cells, "complexity")
+            measurements.append(Measurement(row["key"], columns, take))
+        take_measurements(results, measurements, "complexity")
         return 0
 
 
@@ -81,6 +81,6 @@ def _measurement(run: Path, recipe: Recipe, device: torch.device) -> Callable[[]
 
         detector = load(run).to(device)
         groups = evaluate_groups(detector, recipe.test_set(), edges=scale_edges(recipe))
-        return {"cells": [{**cell._asdict(), "scale": list(cell.scale)} for cell in groups]}
+        return {"groups": [{**group._asdict(), "scale": list(group.scale)} for group in groups]}
 
     return take

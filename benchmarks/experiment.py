@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.command import Cell, Command
+from benchmarks.command import Command, Measurement
 from detectors.data import DetectionDataset, SyntheticScales, evaluation_transforms, find_splits, load_dataset
 from detectors.errors import InputError
 from detectors.models.settings import format_settings
@@ -208,20 +208,24 @@ class Experiment(Command):
             return Trial(setting, seed, recipe.epochs, max(recipe.images[0] // share, recipe.batch_size))
         return Trial(setting, seed, max(recipe.epochs // share, 1), None)
 
-    def cell(self, name: str, key: str, row: "Row", trial: Trial, recipe: Recipe, device: torch.device) -> Cell:
+    def measurement(
+        self, name: str, key: str, row: "Row", trial: Trial, recipe: Recipe, device: torch.device
+    ) -> Measurement:
         """The measurement of one row in one training, under the given key."""
         run = Path("runs") / name / key
         columns = {"row": row.key, "title": row.title, **trial.columns, "run": run.as_posix(), **row.columns}
-        return Cell(key, columns, self._training(row, trial, recipe, self.output / run, device))
+        return Measurement(key, columns, self._training(row, trial, recipe, self.output / run, device))
 
-    def cells(self, name: str, rows: Sequence["Row"], recipe: Recipe, device: torch.device) -> list[Cell]:
-        """One cell for every row and seed at the recipe's learning rate; all rows of a seed before the next seed.
+    def measurements(self, name: str, rows: Sequence["Row"], recipe: Recipe, device: torch.device) -> list[Measurement]:
+        """A training of every row and seed at the recipe's learning rate; all rows of a seed before the next seed.
 
         Raises:
             ValueError: for an unknown row.
         """
         return [
-            self.cell(name, f"{row.key}/seed{seed}", row, self.trial(recipe, Setting(), seed=seed), recipe, device)
+            self.measurement(
+                name, f"{row.key}/seed{seed}", row, self.trial(recipe, Setting(), seed=seed), recipe, device
+            )
             for seed in range(recipe.seeds)
             for row in self.chosen(rows)
         ]
@@ -257,7 +261,7 @@ class Experiment(Command):
             )
             sets = self.datasets(recipe, trial.images)
             sets[0].seed = trial.seed
-            return train_cell(config, sets, device, trial.setting.scale)
+            return train_and_evaluate(config, sets, device, trial.setting.scale)
 
         return take
 
@@ -282,7 +286,7 @@ def scale_initial_weights(detector: SSD, factor: float) -> None:
         conv.weight.data.mul_(factor)
 
 
-def train_cell(
+def train_and_evaluate(
     config: TrainConfig, sets: tuple[DetectionDataset, DetectionDataset], device: torch.device, scale: float
 ) -> dict[str, Any]:
     """Train, or resume an interrupted run, and measure on the test set.

@@ -120,7 +120,7 @@ class Gpu:
     """Run the tests that need a GPU and every benchmark's `gpu` budget in a given time, then write the results pages.
 
     Each step has its share of the time; time that one leaves goes to later ones. A step that reaches its limit keeps
-    its finished cells, and the same command continues from them.
+    its finished measurements, and the same command continues from them.
     """
 
     output: Path | None = None
@@ -201,7 +201,7 @@ def run_step(step: Step, limit: float) -> Outcome:
                 process.kill()
     seconds = round(time.monotonic() - began, 1)
     if word == "stopped":
-        return Outcome(word, "at its limit: finished cells are kept, and the same command continues", seconds)
+        return Outcome(word, "at its limit: finished measurements are kept, and the same command continues", seconds)
     if process.returncode != 0:
         return Outcome("failed", f"exit code {process.returncode}", seconds)
     return Outcome(word, "", seconds)

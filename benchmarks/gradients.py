@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.ablation import table_rows
-from benchmarks.command import Cell, Command, run_cells
+from benchmarks.command import Command, Measurement, take_measurements
 from benchmarks.experiment import RECIPES, Recipe, Row
 from benchmarks.results import Results
 from detectors import create_detector
@@ -39,13 +39,13 @@ class Gradients(Command):
         results = Results(self.output, "gradients", device, settings)
         rows = {row.key: row for row in table_rows(recipe)}
         rows["released"] = Row("released", "MLFPN as released", recipe.mlfpn(design="released"))
-        cells = [
-            Cell(
+        measurements = [
+            Measurement(
                 key, {"row": key, "title": rows[key].title}, _Measurement(rows[key], recipe, STEPS[self.budget], device)
             )
             for key in MEASURED
         ]
-        run_cells(results, cells, "gradients")
+        take_measurements(results, measurements, "gradients")
         return 0
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import Cell, Command, run_cells
+from benchmarks.command import Command, Measurement, take_measurements
 from benchmarks.reading import FORMATS, reading_cost
 from benchmarks.results import Results
 from detectors.data import DetectionDataset, SyntheticScales, load_dataset, training_transforms
@@ -101,21 +101,21 @@ class Loader(Command):
 
     def _read(self, results: Results, plan: Plan) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            cells = []
+            measurements = []
             for name in FORMATS:
                 take = partial(reading_cost, Path(folder) / name, name, plan.read)
-                cells.append(Cell(f"read/{name}", {"reading": name, "images": plan.read}, take))
-            run_cells(results, cells, "reading")
+                measurements.append(Measurement(f"read/{name}", {"reading": name, "images": plan.read}, take))
+            take_measurements(results, measurements, "reading")
 
     def _measure(self, results: Results, dataset: DetectionDataset, plan: Plan, pin: bool) -> None:
         dataset.records = (dataset.records * (-(-plan.images // len(dataset))))[: plan.images]
-        cells = []
+        measurements = []
         for workers in plan.workers:
             for name in RECIPES:
                 columns = {"workers": workers, "work": name}
                 take = partial(self._take, dataset, name, plan.batch, workers, pin)
-                cells.append(Cell(f"{workers}/{name}", columns, take))
-        run_cells(results, cells, "loader")
+                measurements.append(Measurement(f"{workers}/{name}", columns, take))
+        take_measurements(results, measurements, "loader")
 
     def _take(self, dataset: DetectionDataset, name: str, batch: int, workers: int, pin: bool) -> Mapping[str, Any]:
         dataset.transforms = training_transforms(self.image_size, **RECIPES[name])

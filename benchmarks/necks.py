@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from benchmarks.command import Cell, Command, run_cells
+from benchmarks.command import Command, Measurement, take_measurements
 from benchmarks.costs import pyramid_costs
 from benchmarks.results import Results
 from benchmarks.subjects import TORCHVISION, Subject, peer, registered
@@ -128,28 +128,30 @@ class Necks(Command):
                 raise InputError(f"timm has no model named {backbone!r}")
         settings = {"seconds": plan.seconds, "repeats": list(plan.repeats), "baseline": self.baseline}
         results = Results(self.output, "necks", device, settings)
-        run_cells(results, list(self._cells(plan, subjects, device)), "necks")
+        take_measurements(results, list(self._measurements(plan, subjects, device)), "necks")
         _print_table(results.rows, self.baseline)
         return 0
 
-    def _cells(self, plan: Plan, subjects: Sequence[Subject], device: torch.device) -> Iterator[Cell]:
+    def _measurements(self, plan: Plan, subjects: Sequence[Subject], device: torch.device) -> Iterator[Measurement]:
         build = lru_cache(maxsize=1)(_build)  # modes of one neck follow each other
         # Compilation takes long and comes last, so that an interrupted run has the rest.
-        late: list[Cell] = []
+        late: list[Measurement] = []
         for b, backbone in enumerate(plan.backbones):
             for subject in subjects:
                 for s, size in enumerate(plan.sizes):
                     columns = {"neck": subject.name, "backbone": backbone, "size": size}
                     key = f"{backbone}/{size}/{subject.name}"
                     if AGAIN not in subject.name.split():
-                        yield Cell(f"{key}/costs", {"kind": "costs", **columns}, _costs(backbone, subject, size))
+                        yield Measurement(f"{key}/costs", {"kind": "costs", **columns}, _costs(backbone, subject, size))
                     for mode in plan.modes(b, s):
                         take = _timing(build, backbone, subject, size, mode, plan, device)
-                        cell = Cell(f"{key}/{mode.name}", {"kind": "time", **columns, **asdict(mode)}, take)
+                        measurement = Measurement(
+                            f"{key}/{mode.name}", {"kind": "time", **columns, **asdict(mode)}, take
+                        )
                         if mode.compiled:
-                            late.append(cell)
+                            late.append(measurement)
                         else:
-                            yield cell
+                            yield measurement
         yield from late
 
 

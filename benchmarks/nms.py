@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
-from benchmarks.command import Cell, Command, run_cells
+from benchmarks.command import Command, Measurement, take_measurements
 from benchmarks.results import Results
 from benchmarks.timing import measure
 from detectors.ops.nms import batched_soft_nms, plain_greedy_nms
@@ -113,16 +113,16 @@ class Nms(Command):
         device = self.open_device()
         settings = {"iou_threshold": IOU_THRESHOLD, "min_score": MIN_SCORE, "kept": KEPT, "budget": self.budget}
         results = Results(self.output, "nms", device, settings)
-        run_cells(results, list(self._cells(device)), "nms")
+        take_measurements(results, list(self._measurements(device)), "nms")
         _print_table(results)
         return 0
 
-    def _cells(self, device: torch.device) -> Iterator[Cell]:
+    def _measurements(self, device: torch.device) -> Iterator[Measurement]:
         for shape in SHAPES[self.budget]:
             for name, function in subjects(shape).items():
                 columns = dict(zip(("images", "classes", "boxes"), shape)) | {"subject": name}
                 key = "x".join(map(str, shape)) + f"/{name}"
-                yield Cell(key, columns, partial(self._take, shape, function, device))
+                yield Measurement(key, columns, partial(self._take, shape, function, device))
 
     def _take(self, shape: Shape, function: Callable[..., Any], device: torch.device) -> Mapping[str, Any]:
         inputs = [random_candidates(shape, device, seed) for seed in range(3)]

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from benchmarks.ablation import table_rows
-from benchmarks.command import Cell, Command, run_cells
-from benchmarks.experiment import RECIPES, train_cell
+from benchmarks.command import Command, Measurement, take_measurements
+from benchmarks.experiment import RECIPES, train_and_evaluate
 from benchmarks.loader import synthetic_folder
 from benchmarks.results import Results
 from benchmarks.retinanet import build_retinanet, train_retinanet
@@ -70,12 +70,12 @@ class Real(Command):
     def compare(self, name: str, device: torch.device) -> None:
         """Train and measure every row on the data, which the results call `name`."""
         images = len(self.datasets()[0])
-        cells = [
-            self._cell(row, name, seed, images, device)
+        measurements = [
+            self._measurement(row, name, seed, images, device)
             for seed in range(self.seeds or SIZES[self.budget].seeds)
             for row in self.rows
         ]
-        run_cells(Results(self.output, "real", device, {}), cells, "real", bar=False)
+        take_measurements(Results(self.output, "real", device, {}), measurements, "real", bar=False)
 
     def datasets(self) -> tuple[DetectionDataset, DetectionDataset]:
         """The data to train on and to test on."""
@@ -101,7 +101,7 @@ class Real(Command):
         )
         return config.resolved(images)[0]
 
-    def _cell(self, row: str, name: str, seed: int, images: int, device: torch.device) -> Cell:
+    def _measurement(self, row: str, name: str, seed: int, images: int, device: torch.device) -> Measurement:
         key = f"{name}/{row}/seed{seed}"
         run = Path("runs/real") / key
         config = self.config(row, self.output / run, seed, images)
@@ -109,12 +109,12 @@ class Real(Command):
         columns = {"row": row, "data": name, "seed": seed, "run": run.as_posix()}
         columns |= {option: getattr(config, option) for option in chosen}
         measure = self._retinanet if row == "retinanet" else self._ours
-        return Cell(key, columns, partial(measure, config, f"real-{key.replace('/', '-')}.jpg", device))
+        return Measurement(key, columns, partial(measure, config, f"real-{key.replace('/', '-')}.jpg", device))
 
     def _ours(self, config: TrainConfig, picture: str, device: torch.device) -> Mapping[str, Any]:
         train, test = self.datasets()
         train.seed = config.seed
-        figures = train_cell(config, (train, test), device, scale=1.0)
+        figures = train_and_evaluate(config, (train, test), device, scale=1.0)
         assert config.output is not None
         return {**figures, **self._drawn(load(config.output).to(device), test, picture)}
 

@@ -53,11 +53,11 @@ def detector_parts(
     features = neck(maps)
     box_regression, class_logits = model.head(features)
     scores = model.loss.scores(class_logits)
-    priors = model.priors((batch.shape[2], batch.shape[3]), features)
+    anchors = model.anchor_boxes((batch.shape[2], batch.shape[3]), features)
     return [
         *parts,
         ("head", model.head, (features,)),
-        ("post-processing", model.postprocess, (box_regression.float(), scores, priors, sizes)),
+        ("post-processing", model.postprocess, (box_regression.float(), scores, anchors, sizes)),
     ]
 
 

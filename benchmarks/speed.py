@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection as torchvision_detection
 
-from benchmarks.command import Cell, Command, run_cells
+from benchmarks.command import Command, Measurement, take_measurements
 from benchmarks.results import Results
 from benchmarks.roofline import roofline
 from benchmarks.speed_ways import DTYPES, Opened, Way, open_way, possible
@@ -110,19 +110,21 @@ class Speed(Command):
             raise InputError(f"no detectors are named {unknown}: expected names of {list_detectors()}")
         names = self.models or plan.ours
         results = Results(self.output, "speed", device, {"images": plan.images, "budget": self.budget})
-        cells = list(self._cells(names, plan, device))
+        measurements = list(self._measurements(names, plan, device))
         if self.roofline:
             for precision in PRECISIONS:
                 take = partial(self._roofline, names[0], precision, plan, device)
-                cells.append(Cell(f"roofline/{names[0]}/{precision}", {"kind": "roofline", "model": names[0]}, take))
-        run_cells(results, cells, "speed")
+                measurements.append(
+                    Measurement(f"roofline/{names[0]}/{precision}", {"kind": "roofline", "model": names[0]}, take)
+                )
+        take_measurements(results, measurements, "speed")
         _print_table(results)
         return 0
 
-    def _cells(self, names: tuple[str, ...], plan: Plan, device: torch.device) -> Iterator[Cell]:
+    def _measurements(self, names: tuple[str, ...], plan: Plan, device: torch.device) -> Iterator[Measurement]:
         original = lru_cache(maxsize=1)(build_ours)  # thresholds and ways of one model follow each other
         # Compilation takes about a minute each and comes last, so that an interrupted run has the rest.
-        late: list[Cell] = []
+        late: list[Measurement] = []
         for name in names:
             for threshold, load in ((None, "own threshold"), (0.0, "full")):
                 ways = [Way("eager"), *(Way("deploy", precision) for precision in PRECISIONS)]
@@ -133,11 +135,11 @@ class Speed(Command):
                 for way in possible(ways, device):
                     columns = {"kind": "speed", "model": name, "load": load, "way": str(way), "batch": 1}
                     take = partial(self._ours, original, name, threshold, way, 1, plan, device)
-                    cell = Cell(f"{name}/{load}/{way}/1", columns, take)
+                    measurement = Measurement(f"{name}/{load}/{way}/1", columns, take)
                     if way.compiled:
-                        late.append(cell)
+                        late.append(measurement)
                     else:
-                        yield cell
+                        yield measurement
             for batch in plan.batches if name in plan.compiled else ():
                 columns = {
                     "kind": "speed",
@@ -147,7 +149,7 @@ class Speed(Command):
                     "batch": batch,
                 }
                 take = partial(self._ours, original, name, 0.0, COMPILED_BF16, batch, plan, device)
-                late.append(Cell(f"{name}/full/{COMPILED_BF16}/{batch}", columns, take))
+                late.append(Measurement(f"{name}/full/{COMPILED_BF16}/{batch}", columns, take))
         for name in plan.theirs:
             for threshold, load in ((None, "own threshold"), (0.0, "full")):
                 columns = {
@@ -158,7 +160,7 @@ class Speed(Command):
                     "batch": 1,
                 }
                 take = partial(self._theirs, name, threshold, plan, device)
-                yield Cell(f"torchvision {name}/{load}/eager fp32/1", columns, take)
+                yield Measurement(f"torchvision {name}/{load}/eager fp32/1", columns, take)
         yield from late
 
     def _ours(
@@ -198,7 +200,7 @@ class Speed(Command):
 def _time_network(
     model: Opened, baseline: Opened | None, inputs: list[tuple[Tensor]], images: int, device: torch.device
 ) -> Mapping[str, Any]:
-    """Latency of the network alone, all default boxes and scores its result, and how many times faster it is."""
+    """Latency of the network alone, all anchors and scores its result, and how many times faster it is."""
     if model.network is None:
         return {}
     with torch.no_grad():

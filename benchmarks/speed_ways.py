@@ -37,7 +37,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Opened:
-    """A detector opened in one way: from images to detections, and from a batch to all default boxes and scores.
+    """A detector opened in one way: from images to detections, and from a batch to all anchors and scores.
 
     `network` is None where it would have to be compiled once more, on a GPU.
     """
@@ -85,9 +85,9 @@ def open_way(way: Way, detector: SSD) -> Opened:
 
 
 def raw(detector: Detector, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes as fractions and foreground scores of all default boxes, as the networks of other runtimes give them."""
-    box_regression, class_logits, priors = detector.forward_head(batch)
-    boxes = detector.postprocess.box_coder.decode(box_regression.float(), priors)
+    """Boxes as fractions and foreground scores of all anchors, as the networks of other runtimes give them."""
+    box_regression, class_logits, anchors = detector.forward_head(batch)
+    boxes = detector.postprocess.box_coder.decode(box_regression.float(), anchors)
     return boxes, detector.loss.scores(class_logits)
 
 

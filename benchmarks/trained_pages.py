@@ -1,10 +1,11 @@
 """Pages on trained detectors: accuracy, and what decides whether a neck learns."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import plots
 from benchmarks.ablation import PAPER_AP
@@ -198,34 +199,34 @@ def variants(source: Source) -> list[str]:
 
 
 def complexity(source: Source) -> list[str]:
-    """AP by complexity, and heat maps of complexity over scale for every row."""
-    groups = grouped(source.rows, "row")
-    if not groups:
+    """AP by scale for each complexity, and heat maps of complexity over scale for every row."""
+    rows_of = grouped(source.rows, "row")
+    if not rows_of:
         return []
-    any_row = next(iter(groups.values()))[0]
-    kinds = list(dict.fromkeys(cell["complexity"] for cell in any_row["cells"]))
-    scales = list(dict.fromkeys(tuple(cell["scale"]) for cell in any_row["cells"]))
-    maps, body = {}, []
-    for rows in groups.values():
-        grid = np.full((len(kinds), len(scales)), np.nan)
-        for k, kind in enumerate(kinds):
-            for i, scale in enumerate(scales):
-                cells = [c for row in rows for c in row["cells"]]
-                values = [
-                    c["ap"] for c in cells if c["complexity"] == kind and tuple(c["scale"]) == scale and c["ap"] >= 0
-                ]
-                if values:
-                    grid[k, i] = 100 * statistics.mean(values)
-        maps[rows[0]["title"]] = grid
-        body.append([rows[0]["title"], *("" if np.isnan(x) else f"{x:.1f}" for x in grid.ravel())])
-    names = [f"{low:g}-{high:g}" for low, high in scales]
-    objects = [str(cell["objects"]) for cell in any_row["cells"]]
-    body.append(["objects", *objects])
-    lines = ["AP in points, mean over seeds; scales in pixels.", ""]
-    lines += table(["row", *(f"{kind} {name}" for kind in kinds for name in names)], body)
+    first = next(iter(rows_of.values()))[0]["groups"]
+    kinds = list(dict.fromkeys(group["complexity"] for group in first))
+    scales = list(dict.fromkeys(tuple(group["scale"]) for group in first))
+    names = [f"{low:g} to {high:g}" for low, high in scales]
+    grids = {rows[0]["title"]: np.stack([_grid(row, kinds, scales) for row in rows]) for rows in rows_of.values()}
+    lines = ["AP in points, mean and deviation over seeds; scales in pixels.", ""]
+    for k, kind in enumerate(kinds):
+        body = [
+            [title, *(spread(list(values)) for values in (grid[:, k].mean(1), *grid[:, k].T))]
+            for title, grid in grids.items()
+        ]
+        objects = [group["objects"] for group in first if group["complexity"] == kind]
+        body.append(["objects", *(str(count) for count in (sum(objects), *objects))])
+        lines += [f"### {kind.capitalize()}", "", *table(["row", "mean", *names], body)]
     file, line = source.plot("complexity")
+    maps = {title: 100 * grid.mean(0) for title, grid in grids.items()}
     plots.heat_maps(file, maps, kinds, names, ("scale, pixels", "complexity"))
     return [*lines, line, ""]
+
+
+def _grid(row: Row, kinds: Sequence[str], scales: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """AP of one training by kind and scale; NaN where there are no objects."""
+    ap = {(group["complexity"], tuple(group["scale"])): group["ap"] for group in row["groups"] if group["ap"] >= 0}
+    return np.array([[ap.get((kind, scale), np.nan) for scale in scales] for kind in kinds])
 
 
 def training(source: Source) -> list[str]:

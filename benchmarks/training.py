@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.command import Cell, Command, run_cells
+from benchmarks.command import Command, Measurement, take_measurements
 from benchmarks.loader import synthetic_folder
 from benchmarks.results import Results
 from detectors.data import DetectionDataset, evaluation_transforms, load_dataset
@@ -92,7 +92,9 @@ class Training(Command):
         def measure() -> Mapping[str, Any]:
             return {**self._measure(detector.to(device).eval(), dataset, picture), "picture": picture}
 
-        run_cells(results, [Cell(f"{name}/{self.run_folder.resolve().name}", columns, measure)], "training", bar=False)
+        take_measurements(
+            results, [Measurement(f"{name}/{self.run_folder.resolve().name}", columns, measure)], "training", bar=False
+        )
         return 0
 
     def _measure(self, detector: SSD, dataset: DetectionDataset, picture: str) -> Mapping[str, Any]:

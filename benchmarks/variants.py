@@ -9,7 +9,7 @@ from functools import cache
 
 import torch
 
-from benchmarks.command import run_cells
+from benchmarks.command import take_measurements
 from benchmarks.experiment import Experiment, Recipe, Row
 from benchmarks.results import Results
 
@@ -64,7 +64,7 @@ class Variants(Experiment):
 
     def run(self) -> int:
         device, recipe = self.open_device(), self.recipe()
-        cells = self.cells("variants", table_rows(recipe), recipe, device)
+        measurements = self.measurements("variants", table_rows(recipe), recipe, device)
         results = Results(self.output, "variants", device, self.settings(recipe))
-        run_cells(results, cells, "variants", bar=False)
+        take_measurements(results, measurements, "variants", bar=False)
         return 0

@@ -52,7 +52,7 @@ def load_released_checkpoint(
         path_or_state_dict: a `.pth` file, or the state dict in it. Files are read with `weights_only=True`, so none can
             run code. A prefix `module.` and missing `num_batches_tracked` are understood.
         image_size: the side, or (height, width), in pixels to which images are stretched (the checkpoint does not say
-            it: 320, 512 or 800); None takes images as they are, of one size in a batch, and lets the default boxes
+            it: 320, 512 or 800); None takes images as they are, of one size in a batch, and lets the anchors
             follow.
         require_backbone: refuse weights without `base.*`; with `False` the backbone then keeps its random weights.
 

@@ -12,7 +12,7 @@ from timm.models import FeatureInfo
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-from .neck import Size
+from .neck import Size, checked_size
 from .resample import Resample
 from .unused import cut_unused, unused_parameters
 from .weightless import hooks_of, listed, run_twin
@@ -89,15 +89,15 @@ class Backbone(nn.Module):
             features.append(resample(x.permute(0, 3, 1, 2) if tap.nhwc else x, images.shape[-2:]))
         return features
 
-    def output_sizes(self, image_size: Size) -> list[Size]:
-        """Exact sizes `(height, width)` of the maps for images of `image_size`.
+    def output_sizes(self, image_size: int | Size) -> list[Size]:
+        """Exact sizes `(height, width)` of the maps for images of `image_size`, a side or (height, width).
 
         Computed once per size, by a forward pass of a copy of the model without values, and cached.
 
         Raises:
             ValueError: where the body does not take images of this size; says why.
         """
-        height, width = image_size
+        height, width = checked_size(image_size)
         if (height, width) not in self.known_sizes:
             try:
                 _, maps = run_twin(self, self.own_hooks, (height, width), self.image_channels)

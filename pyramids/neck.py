@@ -7,7 +7,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral
-from typing import ClassVar, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from timm.models import FeatureInfo
@@ -176,3 +176,18 @@ def _positive_ints(name: str, values: Sequence[int]) -> list[int]:
 def is_integer(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number, one of NumPy's too, and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def checked_size(image_size: Any) -> Size:
+    """(height, width) from itself or from the side of a square.
+
+    Raises:
+        TypeError: for neither a whole number nor a pair.
+        ValueError: for sides that are not positive integers.
+    """
+    sides = (image_size, image_size) if isinstance(image_size, Integral) else image_size
+    if not isinstance(sides, Sequence) or len(sides) != 2:
+        raise TypeError(f"image_size is (height, width) in pixels, or the side of a square: got {image_size!r}")
+    if not all(is_integer(side) and side > 0 for side in sides):
+        raise ValueError(f"image_size is (height, width) in pixels, positive integers: got {image_size!r}")
+    return int(sides[0]), int(sides[1])

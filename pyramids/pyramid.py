@@ -11,7 +11,7 @@ from .backbone import Backbone
 from .neck import Neck, Size
 from .neck_sequence import NeckSequence
 from .registry import neck_class
-from .source import checked_size, create_backbone
+from .source import create_backbone
 
 NeckLike = str | type[Neck] | Neck
 
@@ -86,8 +86,8 @@ class FeaturePyramid(nn.Module):
         """
         return name.startswith("backbone.") and self.backbone.is_cut(name.removeprefix("backbone."))
 
-    def output_sizes(self, image_size: Size) -> list[Size]:
-        """Exact sizes `(height, width)` of the maps for images of `image_size`, finest first.
+    def output_sizes(self, image_size: int | Size) -> list[Size]:
+        """Exact `(height, width)` of the maps for images of `image_size`, a side or (height, width), finest first.
 
         Raises:
             ValueError: where the backbone or the neck does not take images of this size.
@@ -240,7 +240,7 @@ def attach(
         necks.append(below)
     pyramid = FeaturePyramid(source, necks)
     if image_size is not None:
-        pyramid.output_sizes(checked_size(image_size))  # refuses what is too small for the neck
+        pyramid.output_sizes(image_size)  # refuses what is too small for the neck
     return pyramid
 
 

@@ -9,7 +9,6 @@ import functools
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 from .backbone import Backbone, choose_taps, reason, wrap, wrap_module
-from .neck import Size, is_integer
+from .neck import Size, checked_size, is_integer
 from .unused import prune_hooked
 from .weightless import needs_data, weightless
 
@@ -80,21 +79,6 @@ def create_backbone(
     if size is not None:
         backbone.output_sizes(size)
     return backbone
-
-
-def checked_size(image_size: Any) -> Size:
-    """(height, width) from itself or from the side of a square.
-
-    Raises:
-        TypeError: for neither a whole number nor a pair.
-        ValueError: for sides that are not positive integers.
-    """
-    sides = (image_size, image_size) if isinstance(image_size, Integral) else image_size
-    if not isinstance(sides, Sequence) or len(sides) != 2:
-        raise TypeError(f"image_size is (height, width) in pixels, or the side of a square: got {image_size!r}")
-    if not all(is_integer(side) and side > 0 for side in sides):
-        raise ValueError(f"image_size is (height, width) in pixels, positive integers: got {image_size!r}")
-    return int(sides[0]), int(sides[1])
 
 
 def _from_name(

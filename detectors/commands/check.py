@@ -101,7 +101,7 @@ class Check:
         dataset = next(iter(report.datasets.values()))
         found = suggest_anchors(dataset, self.image_size or _USUAL_SIZE, self.num_maps)
         sizes = ",".join(f"{size:g}" for size in found.sizes)
-        print(f"anchors: {found.default_recall:.1%} of the boxes have a default box of IoU 0.5 or more,")
+        print(f"anchors: {found.default_recall:.1%} of the boxes have an anchor of IoU 0.5 or more,")
         print(f"         {found.recall:.1%} with --settings anchor_sizes=[{sizes}]")
 
 

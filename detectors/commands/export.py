@@ -26,7 +26,7 @@ class Export:
     batch_size: int | None = 1
     """Images in a batch of the exported model; None leaves the number open, as it always is with openvino."""
     without_postprocessing: bool = False
-    """End with the boxes and scores of all default boxes: for TensorRT, Core ML, ExecuTorch and OpenCV. openvino always
+    """End with the boxes and scores of all anchors: for TensorRT, Core ML, ExecuTorch and OpenCV. openvino always
     does."""
     int8: bool = False
     """Quantize the network to INT8, with OpenVINO's format and the extra `openvino`; needs --data."""

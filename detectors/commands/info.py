@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Info:
-    """Show the parameters, GFLOPs, feature maps and default boxes of a detector."""
+    """Show the parameters, GFLOPs, feature maps and anchors of a detector."""
 
     name: Annotated[str, tyro.conf.Positional]
     """A name that `models` lists."""
@@ -59,7 +59,7 @@ class Info:
             count = sum(p.numel() for p in module.parameters())
             parts.add_row(part, f"{count / 1e6:.2f}", f"{flops[part] / 1e9:.2f}")
 
-        maps = Table("map", "size", "channels", "stride", "default boxes", "sizes (pixels)", box=None)
+        maps = Table("map", "size", "channels", "stride", "anchors", "sizes (pixels)", box=None)
         sizes = model.pyramid.output_sizes(model.image_size)
         info = model.pyramid.feature_info
         total, anchors = 0, model.anchors

@@ -1,4 +1,4 @@
-"""Size patterns of anchors (default boxes) that fit a data set, and the matcher's recall with them.
+"""Size patterns of anchors that fit a data set, and the matcher's recall with them.
 
 The matcher is SSD's (arXiv 1512.02325, section 2.2): a box matches anchors whose IoU with it is at least 0.5.
 """
@@ -17,6 +17,7 @@ from torchvision.ops import box_convert
 from detectors.data.dataset import DetectionDataset
 from detectors.errors import InputError
 from detectors.models.anchors import DefaultBoxes, default_anchor_sizes
+from pyramids.neck import checked_size
 
 IOU_THRESHOLD = 0.5
 
@@ -68,7 +69,7 @@ def suggest_anchors(
     >>> len(suggestion.sizes), suggestion.recall >= suggestion.default_recall
     (5, True)
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = checked_size(image_size)
     maps = _mlfpn_sizes(size, num_maps) if feature_sizes is None else list(feature_sizes)
     if len(maps) != num_maps:
         raise ValueError(f"expected feature_sizes of {num_maps} maps, got {len(maps)}")

@@ -19,7 +19,7 @@ def shared_pictures(datasets: dict[str, DetectionDataset]) -> list[Problem]:
 
     `trainval` is meant to hold the pictures of `train` and `val`, if there are both.
     """
-    files = {split: {str(record.location) for record in dataset.records} for split, dataset in datasets.items()}
+    files = {split: {str(record.file) for record in dataset.records} for split, dataset in datasets.items()}
     contents = equal_contents(dict.fromkeys(file for group in files.values() for file in group))
     meant = {frozenset(("trainval", part)) for part in ("train", "val") if {"train", "val"} <= files.keys()}
     problems: list[Problem] = []
@@ -46,7 +46,7 @@ def _copies_within(split: str, records: Sequence[ImageRecord], contents: Mapping
     same: list[str] = []
     differing: list[str] = []
     for record in records:
-        content = contents.get(str(record.location))
+        content = contents.get(str(record.file))
         if content is not None:
             other = first.setdefault(content, record)
             if other is not record:

@@ -89,7 +89,7 @@ class DetectionDataset(Dataset[Sample]):
 
     def load_image(self, index: int) -> Image.Image:
         """The upright picture of record `index`."""
-        return read_image(self.records[index].location, self.channels)
+        return read_image(self.records[index].file, self.channels)
 
     def subset(self, indices: Sequence[int]) -> "DetectionDataset":
         """A data set of some of the records, with the same settings."""

@@ -43,7 +43,7 @@ def hold_out(dataset: DetectionDataset, fraction: float, seed: int = 0) -> tuple
 
 def _groups(records: Sequence[ImageRecord]) -> list[list[int]]:
     """Indices of the images, those together that have an origin or a content in common."""
-    files = [str(record.location) for record in records]
+    files = [str(record.file) for record in records]
     contents = equal_contents(file for file in files if os.path.isfile(file))  # synthetic images are not files
     origins = (record.file_name.partition(".rf.")[0] for record in records)
     return joined([(origin, contents.get(file, file)) for origin, file in zip(origins, files)])

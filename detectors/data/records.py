@@ -19,13 +19,13 @@ Columns = NDArray[np.int64]
 class ImageRecord:
     """One usable image and its usable boxes; `height` and `width` are those of the upright image.
 
-    `location` is the file's path, which `path` gives as a `Path`: to make one takes longer than to read a label file.
+    `file` is the file's path, which `path` gives as a `Path`: to make one takes longer than to read a label file.
     `boxes` are (n, 4) float64, absolute xyxy; `labels` (n,) int64 from 1; `areas` (n,) float64, COCO's mask area where
     there is one; `crowd` (n,) bool marks regions that training ignores. `extras` holds, for each box, the further keys
     of its annotation; it is empty where no box has any.
     """
 
-    location: Path | str
+    file: Path | str
     image_id: int
     file_name: str
     height: int
@@ -39,7 +39,7 @@ class ImageRecord:
     @property
     def path(self) -> Path:
         """The picture's file."""
-        return Path(self.location)
+        return Path(self.file)
 
 
 @dataclass(slots=True)

@@ -135,7 +135,7 @@ class SyntheticScales(DetectionDataset):
         levels = [self._classes[label - 1] // 3 for label in labels]
         name = f"{index + 1:06d}.png"
         return ImageRecord(
-            location=Path("synthetic") / str(self._picture_seed) / name,
+            file=Path("synthetic") / str(self._picture_seed) / name,
             image_id=index + 1,
             file_name=name,
             height=self.image_size,

@@ -14,6 +14,7 @@ from detectors.data.dataset import Sample, Target, Transforms
 from detectors.data.iou_crop import choose_crop
 from detectors.data.photometric import distort
 from detectors.models.inputs import as_xyxy
+from pyramids.neck import checked_size
 
 # ImageNet's mean color, which SSD paints around a picture that it zooms out of.
 MEAN_COLOR = (124, 116, 104)
@@ -31,14 +32,14 @@ class SSDAugmentation:
     without boxes.
 
     Args:
-        image_size: (height, width) of the result.
+        image_size: of the result in pixels, a side or (height, width).
         photometric, zoom_out, iou_crop, flip: switches of the steps.
         fill: RGB color, 0..255, around a zoomed-out picture; gray pictures take its mean, further channels 0.
     """
 
     def __init__(
         self,
-        image_size: tuple[int, int],
+        image_size: int | tuple[int, int],
         *,
         photometric: bool = True,
         zoom_out: bool = True,
@@ -46,7 +47,7 @@ class SSDAugmentation:
         flip: bool = True,
         fill: tuple[int, int, int] = MEAN_COLOR,
     ) -> None:
-        self.image_size = image_size
+        self.image_size = checked_size(image_size)
         self.photometric = v2.RandomPhotometricDistort() if photometric else None
         self.zoom_out = v2.RandomZoomOut() if zoom_out else None
         self.iou_crop = iou_crop
@@ -149,11 +150,8 @@ def training_transforms(
     >>> tuple(image.shape), image.dtype
     ((3, 128, 128), torch.float32)
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if min(size) < 1:
-        raise ValueError(f"image_size must be positive, got {image_size}")
     return SSDAugmentation(
-        size,
+        image_size,
         photometric=photometric,
         zoom_out=zoom_out,
         iou_crop=iou_crop,

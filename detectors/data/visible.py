@@ -7,6 +7,7 @@ import numpy as np
 
 from detectors.data.problems import Problem
 from detectors.data.records import ImageRecord
+from pyramids.neck import checked_size
 
 # Up to this share of boxes under one pixel the rest is worth training on.
 _LOST_SHARE = 0.1
@@ -18,7 +19,7 @@ def size_problem(records: Sequence[ImageRecord], image_size: int | tuple[int, in
 
     An error where they are more than a tenth of the boxes, a note otherwise.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = checked_size(image_size)
     parts = [
         (record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] / (record.width, record.height) for record in records
     ]

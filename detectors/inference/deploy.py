@@ -1,7 +1,7 @@
 """A detector made ready for inference: less arithmetic, fewer operations, the same numbers.
 
 Re-parameterizable blocks become single convolutions, and batch norms go into the convolutions before them; weights and
-activations are channels-last and of the chosen precision; default boxes are computed once. On the CPU wide 3x3
+activations are channels-last and of the chosen precision; anchors are computed once. On the CPU wide 3x3
 convolutions are computed with less arithmetic (`winograd`), and the weights of other wide ones are packed (`packing`).
 
 Measured on M2Det-320 with VGG-16, one image, fp32, AVX2, as a share of the time before: channels-last 0.87 on one
@@ -148,11 +148,11 @@ class DeployedDetector(InferenceDetector):
         """Images in 0..1 as the network takes them, in its precision and channels-last."""
         return super().normalize(batch).to(self.dtype, memory_format=torch.channels_last)
 
-    def priors(self, image_size: tuple[int, int], features: Sequence[Tensor]) -> Tensor:
-        """Default boxes `(P, 4)`: the cached ones, or new ones for another image size."""
+    def anchor_boxes(self, image_size: tuple[int, int], features: Sequence[Tensor]) -> Tensor:
+        """Anchors `(P, 4)`: the cached ones, or new ones for another image size."""
         if self.own_priors is not None and image_size == self.image_size:
             return self.own_priors
-        return super().priors(image_size, features)
+        return super().anchor_boxes(image_size, features)
 
     @torch.no_grad()
     def forward_fixed(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

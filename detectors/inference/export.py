@@ -35,7 +35,7 @@ def export_onnx(
     Inputs are `images` `(N, 3, H, W)` float32 in 0..1, already stretched, and `sizes` `(N, 2)` int64, the heights and
     widths that boxes are scaled to; outputs are those of `SSD.forward_fixed`: `boxes`, `scores`, `labels`, `valid`.
 
-    With `postprocess=False` `images` is the only input, and the outputs are all default boxes: `boxes` `(N, P, 4)` xyxy
+    With `postprocess=False` `images` is the only input, and the outputs are all anchors: `boxes` `(N, P, 4)` xyxy
     as fractions of the image, not clipped to it, and `scores` `(N, P, num_classes - 1)` of the foreground classes in
     0..1. That graph has no loop and no sorting, which TensorRT, Core ML, ExecuTorch and OpenCV lack in part.
 

@@ -28,30 +28,30 @@ class FixedForm(nn.Module):
 
 
 class RawForm(nn.Module):
-    """Images `(N, 3, H, W)` in 0..1 to every default box's decoded box and class scores.
+    """Images `(N, 3, H, W)` in 0..1 to every anchor's decoded box and class scores.
 
     Boxes `(N, P, 4)` are xyxy as fractions of the image, not clipped to it; scores `(N, P, num_classes - 1)` are those
     of the foreground classes, in 0..1.
 
     Args:
         detector: in evaluation mode.
-        image_size: height and width of the images, which the default boxes are computed for once.
+        image_size: height and width of the images, which the anchors are computed for once.
     """
 
     input_names = ("images",)
     output_names = ("boxes", "scores")
-    priors: Tensor
+    anchors: Tensor
 
     def __init__(self, detector: SSD, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.detector = detector
         maps = detector.pyramid.output_sizes(image_size)
-        priors = detector.anchors(image_size, maps, device=detector.image_mean.device)
-        self.register_buffer("priors", priors, persistent=False)
+        anchors = detector.anchors(image_size, maps, device=detector.image_mean.device)
+        self.register_buffer("anchors", anchors, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         box_regression, class_logits = self.detector.head(self.detector.features(images))
-        boxes = self.detector.postprocess.box_coder.decode(box_regression, self.priors)
+        boxes = self.detector.postprocess.box_coder.decode(box_regression, self.anchors)
         return boxes, self.detector.loss.scores(class_logits)
 
 

@@ -20,7 +20,7 @@ class MultiScale(nn.Module):
     """Multi-scale and horizontal-flip test-time augmentation of a detector.
 
     Predictions of all passes are concatenated before post-processing, so that one soft-NMS merges them. At every scale
-    the default boxes keep their size in pixels of the network's input, which is what the predictors were trained on: a
+    the anchors keep their size in pixels of the network's input, which is what the predictors were trained on: a
     larger scale finds smaller objects, a smaller one larger objects. `model(images)` is that of the detector in
     evaluation.
 
@@ -30,7 +30,7 @@ class MultiScale(nn.Module):
         flip: also look at each scale's mirror image.
 
     Raises:
-        TypeError: for a detector with another generator of default boxes, or with the engine openvino.
+        TypeError: for a detector with another anchor generator, or with the engine openvino.
         ValueError: without scales, or for one that is not positive or too small for the detector.
 
     >>> import torch
@@ -87,10 +87,10 @@ class MultiScale(nn.Module):
             passes.append(self._predict(batch, scale))
             if self.flip:
                 passes.append(_mirror(*self._predict(batch.flip(-1), scale)))
-        box_regression, class_logits, priors = (torch.cat(parts, dim=-2) for parts in zip(*passes))
+        box_regression, class_logits, anchors = (torch.cat(parts, dim=-2) for parts in zip(*passes))
         scores = self.detector.loss.scores(class_logits)
         sizes = image_sizes(images, box_regression.device)
-        return as_detections(*self.detector.postprocess(box_regression, scores, priors, sizes))
+        return as_detections(*self.detector.postprocess(box_regression, scores, anchors, sizes))
 
     def _batch(self, images: Sequence[Tensor], scale: float) -> Tensor:
         """Images stretched once, from their own size to that of the scale."""
@@ -104,7 +104,7 @@ class MultiScale(nn.Module):
         return torch.cat([stretch(image[None], size, detector.antialias) for image in images]).to(detector.image_mean)
 
     def _predict(self, batch: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Detector.forward_head`, with default boxes of the native scale's size in pixels."""
+        """As `Detector.forward_head`, with anchors of the native scale's size in pixels."""
         detector = self.detector
         if scale == 1:
             return detector.forward_head(batch)
@@ -121,8 +121,8 @@ class MultiScale(nn.Module):
         return box_regression, class_logits, anchors(size, maps, device=batch.device)
 
 
-def _mirror(box_regression: Tensor, class_logits: Tensor, priors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _mirror(box_regression: Tensor, class_logits: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Predictions on a mirrored image as predictions on the image: centers move the other way from mirrored boxes."""
     dx, dy, dw, dh = box_regression.unbind(-1)
-    cx, cy, w, h = priors.unbind(-1)
+    cx, cy, w, h = anchors.unbind(-1)
     return torch.stack([-dx, dy, dw, dh], dim=-1), class_logits, torch.stack([1 - cx, cy, w, h], dim=-1)

@@ -137,14 +137,14 @@ class OpenVINODetector(InferenceDetector):
             reason = str(error).strip().rpartition("\n")[2]
             raise InputError(f"{path} and its .bin are not a complete OpenVINO network: {reason}") from error
         height, width = export_size(detector, None)
-        priors = len(RawForm(detector, (height, width)).priors)
+        num_anchors = len(RawForm(detector, (height, width)).anchors)
         shapes = [port.partial_shape for port in (*model.inputs, *model.outputs)]
         expected = [
             openvino.PartialShape(shape)
             for shape in (
                 [-1, len(self.image_mean), height, width],
-                [-1, priors, 4],
-                [-1, priors, self.num_classes - 1],
+                [-1, num_anchors, 4],
+                [-1, num_anchors, self.num_classes - 1],
             )
         ]
         # A shape may be known in part, as [?,12804..,3].

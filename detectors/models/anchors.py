@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 _SECOND, _LARGEST = 0.15, 1.05
@@ -64,7 +65,7 @@ def _shapes(
 
 
 class AnchorGenerator(Protocol):
-    """Generator of default boxes, as `SSD` takes it: a module, or any callable with this method."""
+    """Generator of anchors, as `SSD` takes it: a module, or any callable with this method."""
 
     def __call__(
         self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]], *, device: torch.device | str
@@ -76,7 +77,7 @@ class AnchorGenerator(Protocol):
 
 
 class DefaultBoxes(nn.Module):
-    """Default boxes of a pyramid as (cx, cy, w, h), fractions of the image.
+    """Anchors of a pyramid as (cx, cy, w, h), fractions of the image.
 
     A location of map k has a square of side s_k, a square of side sqrt(s_k * s_(k+1)), and for every aspect ratio r a
     wide box (s_k * sqrt(r), s_k / sqrt(r)) and its tall counterpart: six boxes with the default ratios. Rows are
@@ -98,7 +99,7 @@ class DefaultBoxes(nn.Module):
         ValueError: if sizes are not increasing and positive, or a ratio or a step is not positive.
 
     >>> boxes = DefaultBoxes()
-    >>> boxes((320, 320), [(40, 40), (20, 20), (10, 10), (5, 5), (3, 3), (1, 1)]).shape
+    >>> boxes(320, [(40, 40), (20, 20), (10, 10), (5, 5), (3, 3), (1, 1)]).shape
     torch.Size([12810, 4])
     """
 
@@ -132,7 +133,7 @@ class DefaultBoxes(nn.Module):
         self.clip = clip
 
     def settings(self) -> dict[str, Any]:
-        """The arguments that make these default boxes."""
+        """The arguments that make these anchors."""
         ratios = self.aspect_ratios if self.per_map else self.aspect_ratios[0]
         return {"anchor_sizes": self.anchor_sizes, "aspect_ratios": ratios, "steps": self.steps, "clip": self.clip}
 
@@ -150,25 +151,27 @@ class DefaultBoxes(nn.Module):
         """Number of boxes at each location of each map."""
         return [2 + 2 * len(ratios) for ratios in self.ratios(num_maps)]
 
-    def pixel_sizes(self, image_size: tuple[int, int], num_maps: int) -> list[float]:
-        """The `num_maps + 1` sizes in pixels on an image (height, width)."""
-        side = math.sqrt(image_size[0] * image_size[1])
+    def pixel_sizes(self, image_size: int | tuple[int, int], num_maps: int) -> list[float]:
+        """The `num_maps + 1` sizes in pixels on an image of `image_size`, a side or (height, width)."""
+        side = math.sqrt(math.prod(to_2tuple(image_size)))
         return [round(fraction * side, 2) for fraction in self.anchor_sizes or default_anchor_sizes(side, num_maps)]
 
     def forward(
         self,
-        image_size: tuple[int, int],
+        image_size: int | tuple[int, int],
         feature_sizes: Sequence[tuple[int, int]],
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Boxes (P, 4) for an image (height, width) in pixels and the maps' (height, width), finest first.
+        """Boxes (P, 4) for an image of `image_size` pixels, a side or (height, width), and maps (height, width).
+
+        The maps go from the finest to the coarsest.
 
         Raises:
             ValueError: if a side is not positive, or sizes or steps do not fit the number of maps.
         """
-        height, width = image_size
+        height, width = to_2tuple(image_size)
         self._check(height, width, feature_sizes)
         sizes = self.pixel_sizes(image_size, len(feature_sizes))
         # Half precision cannot tell neighboring locations of a large image apart, so it comes last.

@@ -13,7 +13,7 @@ from pyramids import FeaturePyramid
 
 
 class Detector(nn.Module):
-    """From images to detections through a pyramid, a head, default boxes and post-processing.
+    """From images to detections through a pyramid, a head, anchors and post-processing.
 
     `model(images)` gives a list of dicts, one per image: `boxes` `(n, 4)` absolute xyxy in the pixels of the image,
     `scores` `(n)` in 0..1 descending, `labels` `(n)` from 1. Subclasses set the attributes.
@@ -52,17 +52,17 @@ class Detector(nn.Module):
         maps: list[Tensor] = self.pyramid(self.normalize(batch))
         return maps
 
-    def priors(self, image_size: tuple[int, int], features: Sequence[Tensor]) -> Tensor:
-        """Default boxes `(P, 4)` of maps of an image, as fractions (cx, cy, w, h)."""
+    def anchor_boxes(self, image_size: tuple[int, int], features: Sequence[Tensor]) -> Tensor:
+        """Anchors `(P, 4)` of maps of an image, as fractions (cx, cy, w, h)."""
         sizes = [(x.shape[2], x.shape[3]) for x in features]
         boxes: Tensor = self.anchors(image_size, sizes, device=features[0].device)
         return boxes
 
     def forward_head(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch `(N, 3, H, W)` in 0..1 to offsets `(N, P, 4)`, class logits `(N, P, C)`, default boxes `(P, 4)`."""
+        """A batch `(N, 3, H, W)` in 0..1 to offsets `(N, P, 4)`, class logits `(N, P, C)`, anchors `(P, 4)`."""
         features = self.features(batch)
         box_regression, class_logits = self.head(features)
-        return box_regression, class_logits, self.priors((batch.shape[2], batch.shape[3]), features)
+        return box_regression, class_logits, self.anchor_boxes((batch.shape[2], batch.shape[3]), features)
 
     def forward_fixed(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Detections in tensors of fixed size, for `torch.compile`, `torch.export` and ONNX.
@@ -81,9 +81,9 @@ class Detector(nn.Module):
         """
         check_batch(batch, len(self.image_mean), values=True)
         check_sizes(sizes, batch.shape[0])
-        box_regression, class_logits, priors = self.forward_head(batch)
+        box_regression, class_logits, anchors = self.forward_head(batch)
         detections: tuple[Tensor, Tensor, Tensor, Tensor] = self.postprocess(
-            box_regression, self.loss.scores(class_logits), priors, sizes
+            box_regression, self.loss.scores(class_logits), anchors, sizes
         )
         return detections
 

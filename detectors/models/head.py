@@ -16,9 +16,9 @@ class SSDHead(nn.Module):
 
     Args:
         in_channels: channels of each map, finest first.
-        boxes_per_location: default boxes at each location of each map; an int for all maps.
+        boxes_per_location: anchors at each location of each map; an int for all maps.
         num_classes: number of classes, the background counted.
-        class_bias: bias `(num_classes)` from which the class predictors of every default box start; zeros if None.
+        class_bias: bias `(num_classes)` from which the class predictors of every anchor start; zeros if None.
 
     >>> import torch
     >>> from detectors.models.head import SSDHead
@@ -43,7 +43,7 @@ class SSDHead(nn.Module):
             raise ValueError(f"{len(in_channels)} maps need as many boxes_per_location, got {boxes_per_location}")
         self.boxes = nn.ModuleList(nn.Conv2d(c, n * 4, 3, padding=1) for c, n in zip(in_channels, counts))
         self.classes = nn.ModuleList(nn.Conv2d(c, n * num_classes, 3, padding=1) for c, n in zip(in_channels, counts))
-        # Small weights: at the start every location predicts its default boxes and the prior class probabilities.
+        # Small weights: at the start every location predicts its anchors and the prior class probabilities.
         for conv in (*self.boxes, *self.classes):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
@@ -55,7 +55,7 @@ class SSDHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps `(N, C_i, H_i, W_i)` to box offsets `(N, P, 4)` and class logits `(N, P, num_classes)`.
 
-        P runs as the default boxes do: finest map first, row, column, shape.
+        P runs as the anchors do: finest map first, row, column, shape.
         """
         boxes = [_flatten(conv(x), 4) for conv, x in zip(self.boxes, features)]
         classes = [_flatten(conv(x), self.num_classes) for conv, x in zip(self.classes, features)]

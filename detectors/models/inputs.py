@@ -5,8 +5,7 @@ The contract is that of torchvision: images are CHW tensors in 0..1, targets dic
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,23 +14,21 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import convert_bounding_box_format
 
 from detectors.errors import InputError
+from pyramids.neck import checked_size
 
 Target = Mapping[str, Tensor]
 
 
-def as_size(size: int | Iterable[int] | None) -> tuple[int, int] | None:
+def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     """A side, or (height, width), in pixels as (height, width); None stays None.
 
     Raises:
-        ValueError: for anything else, or sides that are not positive.
+        InputError: for anything else, or sides that are not positive.
     """
-    if size is None:
-        return None
-    sides = list(size) if isinstance(size, Iterable) else [size, size]
-    # Integral takes NumPy's integers, which JSON does not.
-    if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
-        raise InputError(f"image_size is a side or (height, width) in pixels: got {size}")
-    return int(sides[0]), int(sides[1])
+    try:
+        return None if size is None else checked_size(size)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
 
 
 def check_class_names(names: Sequence[str] | Mapping[int, str] | None, num_classes: int) -> list[str] | None:

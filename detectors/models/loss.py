@@ -1,4 +1,4 @@
-"""Losses of a one-stage detector: boxes and classes against matched default boxes.
+"""Losses of a one-stage detector: boxes and classes against matched anchors.
 
 MultiBox loss: Single Shot MultiBox Detector (arXiv 1512.02325), Section 2.2, "Training objective" and "Hard negative
 mining". Focal loss: Focal Loss for Dense Object Detection (arXiv 1708.02002), Sections 3 and 4.
@@ -20,7 +20,7 @@ from detectors.ops.matcher import covered_by, match_boxes
 # Logits that the focal loss treats at once: 64 MiB per float32 tensor, of which about eight live together.
 _LOGITS_PER_CHUNK = 2**24
 
-# Label of default boxes inside a region to ignore: they learn nothing.
+# Label of anchors inside a region to ignore: they learn nothing.
 IGNORED = -1
 
 
@@ -60,7 +60,7 @@ class DetectionLoss(nn.Module, ABC):
 
     @abstractmethod
     def initial_bias(self, num_classes: int) -> Tensor:
-        """Bias (num_classes) of a default box's class logits, from which training starts calibrated."""
+        """Bias (num_classes) of an anchor's class logits, from which training starts calibrated."""
 
     def settings(self) -> dict[str, Any]:
         """The arguments that make this loss, without its box coder and `reduce_positives`."""
@@ -70,32 +70,32 @@ class DetectionLoss(nn.Module, ABC):
         self,
         box_regression: Tensor,
         class_logits: Tensor,
-        priors: Tensor,
+        anchors: Tensor,
         boxes: Tensor,
         labels: Tensor,
         ignored: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The scalars `bbox_regression` and `classification`, divided by the positives of the batch.
 
-        `box_regression` (N, P, 4), `class_logits` (N, P, C) with background 0, `priors` (P, 4) cxcywh fractions,
+        `box_regression` (N, P, 4), `class_logits` (N, P, C) with background 0, `anchors` (P, 4) cxcywh fractions,
         `boxes` (N, M, 4) xyxy fractions, `labels` (N, M) in 1..C-1, or 0 on padding rows. `ignored` (N, K, 4) are
-        regions such as COCO's crowds: a default box of which one covers half or more is not a negative. Computed in
+        regions such as COCO's crowds: an anchor of which one covers half or more is not a negative. Computed in
         float32, under autocast too, without host-device synchronization.
 
         Raises:
             ValueError: if shapes do not fit each other.
         """
-        _check_shapes(box_regression, class_logits, priors, boxes, labels)
+        _check_shapes(box_regression, class_logits, anchors, boxes, labels)
         with torch.autocast(box_regression.device.type, enabled=False):
-            matches = match_boxes(priors, boxes, labels, iou_threshold=self.iou_threshold)
+            matches = match_boxes(anchors, boxes, labels, iou_threshold=self.iou_threshold)
             positive = matches.labels > 0  # [N, P]
             targets = matches.labels
             if ignored is not None:
-                targets = targets.masked_fill(~positive & covered_by(priors, ignored), IGNORED)
+                targets = targets.masked_fill(~positive & covered_by(anchors, ignored), IGNORED)
             count = positive.sum().float()
             divisor = count.clamp(min=1) if self.reduce_positives is None else self.reduce_positives(count)
             # Both sides are zeroed, not their loss: rows of padding boxes then cannot leak inf * 0 into the gradient.
-            offsets = self.box_coder.encode(matches.boxes, priors.float()).where(positive[..., None], 0.0)
+            offsets = self.box_coder.encode(matches.boxes, anchors.float()).where(positive[..., None], 0.0)
             predicted = box_regression.float().where(positive[..., None], 0.0)
             return {
                 "bbox_regression": F.smooth_l1_loss(predicted, offsets, reduction="sum") / divisor,
@@ -111,9 +111,9 @@ class MultiBoxLoss(DetectionLoss):
     positive. With `min_negatives=0` it gives nothing, as in SSD. Other arguments: see `DetectionLoss`.
 
     >>> loss = MultiBoxLoss()
-    >>> priors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
+    >>> anchors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
     >>> boxes, labels = torch.tensor([[[0.5, 0.5, 0.9, 0.9]]]), torch.tensor([[1]])
-    >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 3), priors, boxes, labels)["classification"]
+    >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 3), anchors, boxes, labels)["classification"]
     tensor(2.1972)
     """
 
@@ -170,7 +170,7 @@ class MultiBoxLoss(DetectionLoss):
 
 
 class FocalLoss(DetectionLoss):
-    """RetinaNet's loss: smooth L1 on positives, focal binary cross entropy on every default box and foreground class.
+    """RetinaNet's loss: smooth L1 on positives, focal binary cross entropy on every anchor and foreground class.
 
     Classes are scored by independent sigmoids; column 0 of the logits, the background, is unused and kept so that a
     head fits either loss. There is no band of ignored overlaps: matching is that of `MultiBoxLoss`. `alpha` weighs
@@ -178,9 +178,9 @@ class FocalLoss(DetectionLoss):
     Other arguments: see `DetectionLoss`.
 
     >>> loss = FocalLoss()
-    >>> priors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
+    >>> anchors = torch.tensor([[0.3, 0.3, 0.4, 0.4], [0.7, 0.7, 0.4, 0.4]])
     >>> boxes, labels = torch.tensor([[[0.5, 0.5, 0.9, 0.9]]]), torch.tensor([[1]])
-    >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 3), priors, boxes, labels)["classification"]
+    >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 3), anchors, boxes, labels)["classification"]
     tensor(0.4332)
     """
 
@@ -237,8 +237,8 @@ class FocalLoss(DetectionLoss):
         return bias
 
 
-def _check_shapes(box_regression: Tensor, class_logits: Tensor, priors: Tensor, boxes: Tensor, labels: Tensor) -> None:
-    shapes = [tuple(t.shape) for t in (box_regression, class_logits, priors, boxes, labels)]
+def _check_shapes(box_regression: Tensor, class_logits: Tensor, anchors: Tensor, boxes: Tensor, labels: Tensor) -> None:
+    shapes = [tuple(t.shape) for t in (box_regression, class_logits, anchors, boxes, labels)]
     if [len(shape) for shape in shapes] == [3, 3, 2, 3, 2]:
         images, num_priors = class_logits.shape[:2]
         num_boxes = labels.shape[1]
@@ -246,6 +246,6 @@ def _check_shapes(box_regression: Tensor, class_logits: Tensor, priors: Tensor, 
         if shapes[:1] + shapes[2:] == expected and class_logits.shape[2] >= 2:
             return
     raise ValueError(
-        "expected box_regression (N, P, 4), class_logits (N, P, 2 or more), priors (P, 4), boxes (N, M, 4) and "
+        "expected box_regression (N, P, 4), class_logits (N, P, 2 or more), anchors (P, 4), boxes (N, M, 4) and "
         f"labels (N, M), got {', '.join(map(str, shapes))}"
     )

@@ -18,7 +18,7 @@ _DEFAULT_IOU_THRESHOLDS = {"linear": 0.3, "gaussian": 0.3, "hard": 0.45}
 class PostProcess(nn.Module):
     """Turns head outputs into detections of a fixed number, for eager mode, `torch.compile`, `torch.export` and ONNX.
 
-    Every class keeps its best `candidates_per_class` default boxes scoring above `score_threshold`; the others are left
+    Every class keeps its best `candidates_per_class` anchors scoring above `score_threshold`; the others are left
     out without a warning. `nms` then lowers or removes overlapping ones (`detectors.ops.nms`), and the best
     `max_per_image` over all classes stay, at most `max_per_class` of one class (None: no such limit). Candidates whose
     score or box is NaN are dropped. Overlaps are computed in float32 whatever the input's dtype, without host-device
@@ -30,9 +30,9 @@ class PostProcess(nn.Module):
     Raises ValueError on a setting out of range.
 
     >>> postprocess = PostProcess(max_per_image=3)
-    >>> priors = torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.5, 0.5, 0.4, 0.36]])
+    >>> anchors = torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.5, 0.5, 0.4, 0.36]])
     >>> scores = torch.tensor([[[0.9, 0.0], [0.8, 0.3]]])
-    >>> boxes, scores, labels, valid = postprocess(torch.zeros(1, 2, 4), scores, priors, torch.tensor([[100, 200]]))
+    >>> boxes, scores, labels, valid = postprocess(torch.zeros(1, 2, 4), scores, anchors, torch.tensor([[100, 200]]))
     >>> labels.tolist(), valid.tolist()
     ([[1, 2, 1]], [3])
     """
@@ -90,19 +90,19 @@ class PostProcess(nn.Module):
         }
 
     def forward(
-        self, box_regression: Tensor, scores: Tensor, priors: Tensor, sizes: Tensor
+        self, box_regression: Tensor, scores: Tensor, anchors: Tensor, sizes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Select the detections of a batch.
 
-        `box_regression` is (N, P, 4), `scores` (N, P, C) of the foreground classes in 0..1, `priors` (P, 4) in cxcywh
+        `box_regression` is (N, P, 4), `scores` (N, P, C) of the foreground classes in 0..1, `anchors` (P, 4) in cxcywh
         as fractions, `sizes` (N, 2) the images' heights and widths in pixels. Returns, for K = `max_per_image`, boxes
         float32 (N, K, 4) in absolute xyxy, scores float32 (N, K), labels int64 (N, K) from 1, and valid int64 (N,), how
         many of the K are detections; the rest is zero.
 
         Raises ValueError if the shapes do not fit.
         """
-        self._check(box_regression, scores, priors, sizes)
-        return self.select(self.box_coder.decode(box_regression.float(), priors.float()), scores, sizes)
+        self._check(box_regression, scores, anchors, sizes)
+        return self.select(self.box_coder.decode(box_regression.float(), anchors.float()), scores, sizes)
 
     def select(self, boxes: Tensor, scores: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As `forward`, from boxes that are decoded already: `boxes` is (N, P, 4) in xyxy as fractions."""
@@ -137,18 +137,18 @@ class PostProcess(nn.Module):
         )
 
     @staticmethod
-    def _check(box_regression: Tensor, scores: Tensor, priors: Tensor, sizes: Tensor) -> None:
-        images, count = box_regression.shape[0], priors.shape[0]
+    def _check(box_regression: Tensor, scores: Tensor, anchors: Tensor, sizes: Tensor) -> None:
+        images, count = box_regression.shape[0], anchors.shape[0]
         if (
             box_regression.shape != (images, count, 4)
             or scores.ndim != 3
             or scores.shape[:2] != (images, count)
-            or priors.shape != (count, 4)
+            or anchors.shape != (count, 4)
             or sizes.shape != (images, 2)
         ):
             raise ValueError(
-                "expected box_regression (N, P, 4), scores (N, P, C), priors (P, 4) and sizes (N, 2), got "
-                f"{tuple(box_regression.shape)}, {tuple(scores.shape)}, {tuple(priors.shape)} and {tuple(sizes.shape)}"
+                "expected box_regression (N, P, 4), scores (N, P, C), anchors (P, 4) and sizes (N, 2), got "
+                f"{tuple(box_regression.shape)}, {tuple(scores.shape)}, {tuple(anchors.shape)} and {tuple(sizes.shape)}"
             )
 
 

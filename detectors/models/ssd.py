@@ -1,4 +1,4 @@
-"""The single-shot detector: a pyramid, a head, default boxes, a loss and post-processing.
+"""The single-shot detector: a pyramid, a head, anchors, a loss and post-processing.
 
 Paper: `SSD: Single Shot MultiBox Detector`, https://arxiv.org/abs/1512.02325
 """
@@ -32,7 +32,7 @@ from pyramids import FeaturePyramid
 def _check_parts(anchors: object, head: object, loss: object) -> None:
     counts = head is not None or hasattr(anchors, "boxes_per_location")  # a custom head knows the number itself
     if anchors is not None and (isinstance(anchors, type) or not callable(anchors) or not counts):
-        raise TypeError(f"anchors is a generator of default boxes, such as DefaultBoxes(): got {anchors!r}")
+        raise TypeError(f"anchors is an anchor generator, such as DefaultBoxes(): got {anchors!r}")
     if head is not None and not isinstance(head, nn.Module):
         raise TypeError(f"head is a module, such as SSDHead: got {head!r}")
     if loss is not None and not isinstance(loss, DetectionLoss):
@@ -51,9 +51,9 @@ class SSD(Detector, DetectorMethods):
         num_classes: number of classes, the background counted (COCO 81, VOC 21).
         image_size: side, or (height, width), in pixels to which images are stretched; None takes them as they are, of
             one size in a batch.
-        anchors: generator of the default boxes; `DefaultBoxes()` if None.
+        anchors: anchor generator; `DefaultBoxes()` if None.
         head: module from the pyramid's maps to box offsets `(N, P, 4)` and class logits `(N, P, num_classes)`, P
-            ordered as the default boxes; `SSDHead` if None.
+            ordered as the anchors; `SSDHead` if None.
         loss: `MultiBoxLoss()` if None.
         postprocess: `PostProcess()` if None.
         image_mean: mean of each channel of the images that the backbone was trained on; their number is that of the
@@ -154,5 +154,5 @@ class SSD(Detector, DetectorMethods):
         check_images(images, len(self.image_mean), values=values)
         check_targets(images, targets, self.num_classes, values=values)
         boxes, labels = pad_targets(images, targets, device)
-        box_regression, class_logits, priors = self.forward_head(self.preprocess(images))
-        return self.loss(box_regression, class_logits, priors, boxes, labels, pad_ignored(images, targets, device))
+        box_regression, class_logits, anchors = self.forward_head(self.preprocess(images))
+        return self.loss(box_regression, class_logits, anchors, boxes, labels, pad_ignored(images, targets, device))

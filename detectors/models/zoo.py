@@ -42,7 +42,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "neck_kwargs": _THIN,
         "image_size": 320,
     },
-    # SSD300 and SSD512 on COCO (SSD, section 3.3, and its released configurations): four default boxes on the first and
+    # SSD300 and SSD512 on COCO (SSD, section 3.3, and its released configurations): four anchors on the first and
     # the last two maps, six on the others.
     "ssd_300_vgg16": {
         **_VGG,

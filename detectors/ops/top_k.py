@@ -54,8 +54,8 @@ def _top_k_of_few(values: Tensor, k: int, above: float) -> tuple[Tensor, Tensor]
     value, line = lines[line, place], used[line]
     row, column = line, place
     if scattered:
-        classes, priors = values.shape[1:]
-        row, column = line // priors * classes + place, line % priors
+        classes, anchors = values.shape[1:]
+        row, column = line // anchors * classes + place, line % anchors
     # Stable sorts, by value and then by row, leave equal values in the order of their columns.
     order = value.sort(descending=True, stable=True).indices
     order = order[row[order].sort(stable=True).indices]

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.command import Cell, run_cells
+from benchmarks.command import Measurement, take_measurements
 from benchmarks.results import SCHEMA, Results, read_results
 from benchmarks.timing import compare, measure
 
@@ -63,20 +63,24 @@ def test_an_older_schema_is_refused(tmp_path):
 def test_finished_cells_are_not_run_again_and_failed_ones_are(tmp_path, capsys):
     runs = []
 
-    def cell(key, error=None):
+    def measurement(key, error=None):
         def take():
             runs.append(key)
             if error is not None:
                 raise error
             return {"value": key}
 
-        return Cell(key, {"name": key}, take)
+        return Measurement(key, {"name": key}, take)
 
     results = Results(tmp_path, "x", CPU, {})
-    run_cells(results, [cell("good"), cell("bad", ValueError("too\nsmall")), cell("late")], "x")
+    take_measurements(
+        results, [measurement("good"), measurement("bad", ValueError("too\nsmall")), measurement("late")], "x"
+    )
     assert results.rows[1] == {"key": "bad", "name": "bad", "error": "too small"}
     assert "too small" in capsys.readouterr().err
-    run_cells(Results(tmp_path, "x", CPU, {}), [cell("good"), cell("bad"), cell("late")], "x")
+    take_measurements(
+        Results(tmp_path, "x", CPU, {}), [measurement("good"), measurement("bad"), measurement("late")], "x"
+    )
     assert runs == ["good", "bad", "late", "bad"]
     assert not any("error" in row for row in read_results(tmp_path / "x.json")["rows"])
 
@@ -85,9 +89,9 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path):
     def interrupt():
         raise KeyboardInterrupt
 
-    cells = [Cell("first", {}, lambda: {"value": 1}), Cell("second", {}, interrupt)]
+    measurements = [Measurement("first", {}, lambda: {"value": 1}), Measurement("second", {}, interrupt)]
     with pytest.raises(KeyboardInterrupt):
-        run_cells(Results(tmp_path, "x", CPU, {}), cells, "x")
+        take_measurements(Results(tmp_path, "x", CPU, {}), measurements, "x")
     assert [row["key"] for row in read_results(tmp_path / "x.json")["rows"]] == ["first"]
 
 

@@ -85,12 +85,12 @@ def test_smoke_of_ablation_and_complexity(tmp_path, monkeypatch, step):
     rows = read_results(tmp_path / "ablation.json")["rows"]
     assert [row["row"] for row in rows] == [row.key for row in chosen]
     assert all(0 <= row["AP50"] <= 1 and row["mparams"] > 0 for row in rows)
-    cells = read_results(tmp_path / "complexity.json")["rows"][0]["cells"]
-    assert {cell["complexity"] for cell in cells} == {"plain", "textured", "composite"}
-    assert {tuple(cell["scale"]) for cell in cells} == {(8, 16), (16, 32), (32, 48)}
+    groups = read_results(tmp_path / "complexity.json")["rows"][0]["groups"]
+    assert {group["complexity"] for group in groups} == {"plain", "textured", "composite"}
+    assert {tuple(group["scale"]) for group in groups} == {(8, 16), (16, 32), (32, 48)}
 
     def refuse(*args, **kwargs):
-        raise AssertionError("a finished cell is run again")
+        raise AssertionError("a finished measurement is run again")
 
     monkeypatch.setattr(experiment, "train", refuse)
     assert run("ablation", "--output", tmp_path) == 0
@@ -135,7 +135,7 @@ def test_the_search_takes_the_best_rate_and_then_the_best_scale(tmp_path, monkey
     search = experiment.SearchSpace(share=2, lrs=(1e-3, 2e-3, 4e-3), scales=(0.3, 1.0))
     recipe = dataclasses.replace(RECIPES["smoke"], search=search, curve=(4, 16), seeds=2)
     monkeypatch.setitem(RECIPES, "smoke", recipe)
-    monkeypatch.setattr(experiment, "train_cell", measured)
+    monkeypatch.setattr(experiment, "train_and_evaluate", measured)
     assert run("ablation", "--output", tmp_path, "--rows", "fpn", "--curves") == 0
     tried, trained = taken[:4], taken[4:]
     assert tried == [(1e-3, 1.0, 100, 4), (2e-3, 1.0, 100, 4), (4e-3, 1.0, 100, 4), (2e-3, 0.3, 100, 4)]
@@ -147,7 +147,7 @@ def test_the_search_takes_the_best_rate_and_then_the_best_scale(tmp_path, monkey
 def test_a_run_that_is_cut_off_has_whole_rows_in_the_options_order(tmp_path, monkeypatch):
     search = experiment.SearchSpace(share=2, lrs=(1e-3, 2e-3), scales=(1.0,))
     monkeypatch.setitem(RECIPES, "smoke", dataclasses.replace(RECIPES["smoke"], search=search, seeds=2))
-    monkeypatch.setattr(experiment, "train_cell", lambda config, sets, device, scale: {"AP": 0.5})
+    monkeypatch.setattr(experiment, "train_and_evaluate", lambda config, sets, device, scale: {"AP": 0.5})
     assert run("ablation", "--output", tmp_path, "--rows", "mlfpn", "fpn") == 0
     keys = [row["key"] for row in read_results(tmp_path / "ablation.json")["rows"]]
     assert [key for key in keys if "seed" in key] == ["mlfpn/seed0", "fpn/seed0", "mlfpn/seed1", "fpn/seed1"]

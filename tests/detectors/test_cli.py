@@ -123,7 +123,7 @@ def test_models(capsys):
         *(
             (["info", "ssd_320_efficientnet_lite0", "--settings", setting], message)
             for setting, message in [
-                ("anchors=3", "anchors is a generator of default boxes, such as DefaultBoxes(): got 3"),
+                ("anchors=3", "anchors is an anchor generator, such as DefaultBoxes(): got 3"),
                 ("head=x", "head is a module, such as SSDHead: got 'x'"),
                 ("loss=[1]", "loss is one of ['focal', 'multibox'] or a DetectionLoss: got [1]"),
                 ("backbone.in_chans=x", "in_chans of the backbone is a number of channels from 1 on: got 'x'"),

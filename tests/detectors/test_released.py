@@ -93,7 +93,7 @@ def test_what_the_authors_code_does_around_the_network(official):
     assert len(model([picture])) == 1
 
 
-def test_without_image_size_default_boxes_follow(official):
+def test_without_image_size_anchors_follow(official):
     model = load_released_checkpoint(official[0], require_backbone=False)
     assert model.image_size is None
     assert model.forward_head(torch.rand(1, 3, 320, 320))[2].shape == (12_810, 4)

@@ -15,11 +15,11 @@ MAPS = [(40, 40), (20, 20), (10, 10), (5, 5), (3, 3), (1, 1)]
 
 
 def true_recall(dataset: DetectionDataset, sizes: list[float]) -> float:
-    """By brute force over all default boxes."""
-    priors = box_convert(DefaultBoxes(sizes)((320, 320), MAPS), "cxcywh", "xyxy")
+    """By brute force over all anchors."""
+    anchors = box_convert(DefaultBoxes(sizes)((320, 320), MAPS), "cxcywh", "xyxy")
     scales = [np.tile([record.width, record.height], 2) for record in dataset.records]
     boxes = np.concatenate([record.boxes[~record.crowd] / s for record, s in zip(dataset.records, scales)])
-    best = torch.cat([box_iou(part, priors).amax(dim=1) for part in torch.from_numpy(boxes).float().split(64)])
+    best = torch.cat([box_iou(part, anchors).amax(dim=1) for part in torch.from_numpy(boxes).float().split(64)])
     return float((best >= 0.5).float().mean())
 
 

@@ -85,7 +85,7 @@ def test_bfloat16_stays_close():
     assert (scores - reference).abs().max() < 0.05
 
 
-def test_without_a_size_of_its_own_default_boxes_follow_the_image():
+def test_without_a_size_of_its_own_anchors_follow_the_image():
     model = lively("resnet18", "fpn", out_channels=32)
     model.image_size = None
     images = [torch.rand(3, 96, 128)]
@@ -188,7 +188,7 @@ def test_a_detector_of_another_precision_is_deployed_in_the_wanted_one(dtype):
     assert all(torch.equal(a, b) for a, b in zip(found, expected))
 
 
-def test_another_size_than_built_for_takes_default_boxes_of_its_own():
+def test_another_size_than_built_for_takes_anchors_of_its_own():
     model = lively("resnet18", "fpn", out_channels=32, image_size=160)
     batch, sizes = torch.rand(1, 3, 96, 224), torch.tensor([[96, 224]])
     ours, theirs = model.deploy().forward_fixed(batch, sizes), model.forward_fixed(batch, sizes)
@@ -211,7 +211,7 @@ def test_a_broken_head_breaks_no_detection(fault, dtype):
                 classes.weight.zero_()
                 classes.bias.zero_()
     model.postprocess.score_threshold = 0.3 if fault == "no candidates" else 0.05  # equal scores are 1 in 5
-    model.postprocess.candidates_per_class = 60  # far fewer than default boxes
+    model.postprocess.candidates_per_class = 60  # far fewer than anchors
     detector = model if dtype is None else model.deploy(dtype=dtype)
     with torch.no_grad():
         [found] = detector([torch.rand(3, 800, 800)])

@@ -31,8 +31,8 @@ def assert_agree(got, expected):
 
 def raw_outputs(model, images):
     """Decoded boxes as fractions and foreground scores, from the detector's own parts."""
-    regression, logits, priors = model.forward_head(images)
-    return model.postprocess.box_coder.decode(regression, priors), logits.softmax(-1)[..., 1:]
+    regression, logits, anchors = model.forward_head(images)
+    return model.postprocess.box_coder.decode(regression, anchors), logits.softmax(-1)[..., 1:]
 
 
 def run_onnxruntime(path, feed):

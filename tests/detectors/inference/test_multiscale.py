@@ -40,11 +40,11 @@ def test_mirrored_pictures_give_mirrored_boxes(model, scales):
             assert distance.min() < 0.05
 
 
-def test_default_boxes_keep_their_size_in_pixels(model):
+def test_anchors_keep_their_size_in_pixels(model):
     looks = MultiScale(model, scales=(1.0, 2.0), flip=False)
     native, double = (looks._predict(looks._batch(pictures(), scale), scale)[2] for scale in (1.0, 2.0))
     cells = 8 * 8 * 6
-    # Away from the border, where priors are not clipped, the first map's squares are as many pixels wide.
+    # Away from the border, where anchors are not clipped, the first map's squares are as many pixels wide.
     torch.testing.assert_close(native[:cells:6, 2:] * 64, double[: 4 * cells : 6, 2:][:64] * 128)
 
 
@@ -98,7 +98,7 @@ def test_a_deployed_detector_of_wide_convolutions(tiny):
     torch.testing.assert_close(found["scores"], expected["scores"], rtol=0, atol=1e-4)
 
 
-def test_scales_need_default_boxes_that_know_them(tiny):
+def test_scales_need_anchors_that_know_them(tiny):
     with pytest.raises(TypeError, match="multi-scale inference needs DefaultBoxes as anchors: got a function"):
         MultiScale(tiny(anchors=grid, head=nn.Identity()))
 

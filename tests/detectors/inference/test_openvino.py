@@ -129,9 +129,9 @@ def test_int8_stays_close(model, deployed, tmp_path, monkeypatch):
     kinds = [node.get_type_name() for node in network.get_ops()]
     assert kinds.count("FakeQuantize") > 10
     with torch.no_grad():
-        regression, logits, priors = model.forward_head(batch(4))
+        regression, logits, anchors = model.forward_head(batch(4))
     boxes, scores = quantized.run_network(batch(4))
-    expected = model.postprocess.box_coder.decode(regression, priors)
+    expected = model.postprocess.box_coder.decode(regression, anchors)
     assert (boxes - expected).abs().mean() < 0.02
     assert (scores - logits.softmax(-1)[..., 1:]).abs().mean() < 0.05
     # Eight bits of an image's width are too coarse for a box: nothing is quantized after the predictors.

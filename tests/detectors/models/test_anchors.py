@@ -1,4 +1,4 @@
-"""Default boxes: golden priors, order, rectangles, bad input."""
+"""Anchors: golden anchors, order, rectangles, bad input."""
 
 import itertools
 import math
@@ -19,16 +19,16 @@ MAPS = {320: [40, 20, 10, 5, 3, 1], 512: [64, 32, 16, 8, 4, 2], 800: [100, 50, 2
 @pytest.mark.parametrize(("side", "count"), [(320, 12_810), (512, 32_760), (800, 80_208)])
 def test_golden_priors(side, count):
     expected = load_file(GOLDEN / f"priors_{side}.safetensors")["priors"]
-    priors = DefaultBoxes()((side, side), [(cells, cells) for cells in MAPS[side]])
-    assert priors.shape == (count, 4)
-    torch.testing.assert_close(priors, expected, atol=1e-6, rtol=0)
+    anchors = DefaultBoxes()((side, side), [(cells, cells) for cells in MAPS[side]])
+    assert anchors.shape == (count, 4)
+    torch.testing.assert_close(anchors, expected, atol=1e-6, rtol=0)
 
 
 def test_golden_priors_of_given_sizes():
     expected = load_file(GOLDEN / "multibox_loss.safetensors")["priors"]
     boxes = DefaultBoxes([0.1, 0.24, 0.46, 0.68, 0.9], steps=[8, 16, 27, 80])
-    priors = boxes((80, 80), [(10, 10), (5, 5), (3, 3), (1, 1)])
-    torch.testing.assert_close(priors, expected, atol=1e-6, rtol=0)
+    anchors = boxes((80, 80), [(10, 10), (5, 5), (3, 3), (1, 1)])
+    torch.testing.assert_close(anchors, expected, atol=1e-6, rtol=0)
 
 
 def test_size_pattern():
@@ -51,12 +51,12 @@ def test_size_pattern_increases(side, maps):
 def test_any_size(height, width, maps, ratios):
     default = DefaultBoxes(aspect_ratios=(2.0, 3.0, 1.6)[:ratios])
     sizes = [(-(-height // 2**k), -(-width // 2**k)) for k in range(3, 3 + maps)]
-    priors = default((height, width), sizes)
+    anchors = default((height, width), sizes)
     assert default.boxes_per_location(len(sizes)) == [2 + 2 * ratios] * len(sizes)
-    assert priors.shape == ((2 + 2 * ratios) * sum(rows * columns for rows, columns in sizes), 4)
-    assert priors.min() >= 0
-    assert priors.max() <= 1
-    assert (priors[:, 2:] > 0).all()
+    assert anchors.shape == ((2 + 2 * ratios) * sum(rows * columns for rows, columns in sizes), 4)
+    assert anchors.min() >= 0
+    assert anchors.max() <= 1
+    assert (anchors[:, 2:] > 0).all()
 
 
 def test_rectangle_keeps_pixel_shape_and_area():
@@ -72,8 +72,8 @@ def test_rectangle_keeps_pixel_shape_and_area():
 
 def test_order_steps_and_transposition():
     boxes = DefaultBoxes([0.1, 0.2, 0.3])
-    priors = boxes((60, 100), [(6, 10), (3, 5)])
-    first = priors[: 6 * 60].view(6, 10, 6, 4)
+    anchors = boxes((60, 100), [(6, 10), (3, 5)])
+    first = anchors[: 6 * 60].view(6, 10, 6, 4)
     # Steps default to ceil(60 / 6) = ceil(100 / 10) = 10 pixels: columns run fastest, then rows, then maps.
     assert first[2, 7, :, 0].tolist() == pytest.approx([0.75] * 6)
     assert first[2, 7, :, 1].tolist() == pytest.approx([25 / 60] * 6)

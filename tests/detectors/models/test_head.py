@@ -5,7 +5,7 @@ import torch
 from detectors.models.head import SSDHead
 
 
-def test_order_is_that_of_default_boxes():
+def test_order_is_that_of_anchors():
     head = SSDHead([4, 5], boxes_per_location=2, num_classes=3)
     with torch.no_grad():
         for conv in head.classes:
@@ -21,7 +21,7 @@ def test_order_is_that_of_default_boxes():
     assert classes[0].tolist() == expected
 
 
-def test_starts_at_the_default_boxes_with_the_bias_given():
+def test_starts_at_the_anchors_with_the_bias_given():
     bias = torch.arange(3.0)
     head = SSDHead([8], boxes_per_location=4, num_classes=3, class_bias=bias)
     boxes, classes = head([torch.zeros(1, 8, 1, 1)])

@@ -198,7 +198,7 @@ def test_image_size(size, expected):
     assert as_size(size) == expected
 
 
-@pytest.mark.parametrize("size", [0, 64.0, (64,), (64, -1), (64, 2.5), "64"])
+@pytest.mark.parametrize("size", [0, True, 64.0, (64,), (64, -1), (64, 2.5), "64"])
 def test_bad_image_size(size):
     with pytest.raises(ValueError, match="image_size"):
         as_size(size)

@@ -18,11 +18,11 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 
 def head_outputs(images: int = 2, count: int = 60, classes: int = 3, seed: int = 0) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
-    priors = torch.rand(count, 4, generator=generator) * 0.5 + 0.1
+    anchors = torch.rand(count, 4, generator=generator) * 0.5 + 0.1
     box_regression = torch.randn(images, count, 4, generator=generator)
     scores = torch.rand(images, count, classes, generator=generator) ** 2
     sizes = torch.tensor([[120, 200], [300, 80], [64, 64]])[:images]
-    return box_regression, scores, priors, sizes
+    return box_regression, scores, anchors, sizes
 
 
 def postprocess(**overrides: Any) -> PostProcess:
@@ -46,35 +46,35 @@ def test_golden_detections() -> None:
 
 @pytest.mark.parametrize("nms", ["linear", "gaussian", "hard"])
 def test_batched_equals_one_by_one(nms: str) -> None:
-    box_regression, scores, priors, sizes = head_outputs(3)
+    box_regression, scores, anchors, sizes = head_outputs(3)
     module = postprocess(nms=nms)
-    batched = module(box_regression, scores, priors, sizes)
+    batched = module(box_regression, scores, anchors, sizes)
     for image in range(3):
         one = slice(image, image + 1)
-        for whole, part in zip(batched, module(box_regression[one], scores[one], priors, sizes[one])):
+        for whole, part in zip(batched, module(box_regression[one], scores[one], anchors, sizes[one])):
             torch.testing.assert_close(whole[one], part, rtol=0, atol=0)
 
 
 def test_boxes_are_clipped_to_the_image_and_scaled_to_it() -> None:
-    box_regression, scores, priors, sizes = head_outputs()
+    box_regression, scores, anchors, sizes = head_outputs()
     box_regression = box_regression * 20
     every = {"nms": "hard", "iou_threshold": 1.0, "candidates_per_class": 60, "max_per_class": 60, "max_per_image": 180}
-    boxes, _, _, _ = postprocess(**every)(box_regression, scores, priors, sizes)
-    free, _, _, _ = postprocess(clip=False, **every)(box_regression, scores, priors, sizes)
+    boxes, _, _, _ = postprocess(**every)(box_regression, scores, anchors, sizes)
+    free, _, _, _ = postprocess(clip=False, **every)(box_regression, scores, anchors, sizes)
     border = sizes.flip(1).repeat(1, 2)[:, None]
     assert (free < 0).any()
     assert (free > border).any()
     torch.testing.assert_close(boxes, free.clamp(min=0).minimum(border), rtol=0, atol=0)
-    plain = BoxCoder().decode(torch.zeros(1, 60, 4), priors) * torch.tensor([200.0, 120, 200, 120])
-    boxes, _, _, _ = postprocess(clip=False)(torch.zeros(1, 60, 4), scores[:1], priors, sizes[:1])
+    plain = BoxCoder().decode(torch.zeros(1, 60, 4), anchors) * torch.tensor([200.0, 120, 200, 120])
+    boxes, _, _, _ = postprocess(clip=False)(torch.zeros(1, 60, 4), scores[:1], anchors, sizes[:1])
     best = scores[0].amax(dim=1).argmax()
     torch.testing.assert_close(boxes[0, 0], plain[0, best])
 
 
 def test_only_scores_above_the_threshold_and_the_best_candidates_enter() -> None:
-    priors = torch.tensor([[0.1, 0.1, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.9, 0.9, 0.1, 0.1]])
+    anchors = torch.tensor([[0.1, 0.1, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.9, 0.9, 0.1, 0.1]])
     scores = torch.tensor([[[0.5, 0.05], [0.7, 0.06], [0.6, 0.0]]])
-    arguments = (torch.zeros(1, 3, 4), scores, priors, torch.tensor([[10, 10]]))
+    arguments = (torch.zeros(1, 3, 4), scores, anchors, torch.tensor([[10, 10]]))
     _, found, labels, valid = PostProcess(max_per_image=6)(*arguments)
     assert labels.tolist() == [[1, 1, 1, 2, 0, 0]]
     assert found[0].tolist() == pytest.approx([0.7, 0.6, 0.5, 0.06, 0, 0])
@@ -84,18 +84,18 @@ def test_only_scores_above_the_threshold_and_the_best_candidates_enter() -> None
 
 
 def test_nan_scores_and_boxes_are_dropped() -> None:
-    box_regression, scores, priors, sizes = head_outputs()
+    box_regression, scores, anchors, sizes = head_outputs()
     silent = scores.clone()
     silent[0, :20] = 0.0
-    expected = postprocess()(box_regression, silent, priors, sizes)
+    expected = postprocess()(box_regression, silent, anchors, sizes)
     bad_scores, bad_boxes = scores.clone(), box_regression.clone()
     bad_scores[0, :10] = math.nan
     bad_boxes[0, 10:20, 1] = math.nan
     bad_scores[0, :20] = torch.where(torch.arange(20)[:, None] < 10, math.nan, 0.99)
     module = postprocess(candidates_per_class=60)
     for clean, dirty in zip(
-        postprocess(candidates_per_class=60)(box_regression, silent, priors, sizes),
-        module(bad_boxes, bad_scores, priors, sizes),
+        postprocess(candidates_per_class=60)(box_regression, silent, anchors, sizes),
+        module(bad_boxes, bad_scores, anchors, sizes),
     ):
         torch.testing.assert_close(clean, dirty, rtol=0, atol=0)
     assert expected[3].min() > 0
@@ -103,27 +103,27 @@ def test_nan_scores_and_boxes_are_dropped() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    box_regression, scores, priors, _ = head_outputs(1)
+    box_regression, scores, anchors, _ = head_outputs(1)
     sizes = torch.tensor([[800, 800]])
-    half = postprocess()(box_regression.to(dtype), scores.to(dtype), priors, sizes)
-    single = postprocess()(box_regression.to(dtype).float(), scores.to(dtype).float(), priors, sizes)
+    half = postprocess()(box_regression.to(dtype), scores.to(dtype), anchors, sizes)
+    single = postprocess()(box_regression.to(dtype).float(), scores.to(dtype).float(), anchors, sizes)
     for left, right in zip(half, single):
         torch.testing.assert_close(left, right, rtol=0, atol=0)
 
 
 def test_equal_scores_and_no_candidates() -> None:
-    box_regression, scores, priors, sizes = head_outputs()
+    box_regression, scores, anchors, sizes = head_outputs()
     module = postprocess(nms="hard", iou_threshold=1.0)
-    boxes, _, labels, valid = module(box_regression, torch.full_like(scores, 0.5), priors, sizes)
+    boxes, _, labels, valid = module(box_regression, torch.full_like(scores, 0.5), anchors, sizes)
     assert valid.tolist() == [20, 20]
     assert labels[0].tolist() == [1] * 10 + [2] * 10
     torch.testing.assert_close(boxes[:, :10], boxes[:, 10:], rtol=0, atol=0)
-    for nothing in (module(box_regression, torch.zeros_like(scores), priors, sizes), module(*no_priors())):
+    for nothing in (module(box_regression, torch.zeros_like(scores), anchors, sizes), module(*no_anchors())):
         assert nothing[3].tolist() == [0, 0]
         assert not any(part.any() for part in nothing)
 
 
-def no_priors() -> tuple[Tensor, ...]:
+def no_anchors() -> tuple[Tensor, ...]:
     return torch.zeros(2, 0, 4), torch.zeros(2, 0, 3), torch.zeros(0, 4), torch.tensor([[10, 10], [20, 20]])
 
 
@@ -182,10 +182,10 @@ def test_onnx_runtime_agrees(nms: str) -> None:
     program.save(file)
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     for images in (2, 3):
-        box_regression, scores, priors, sizes = head_outputs(images, seed=images)
+        box_regression, scores, anchors, sizes = head_outputs(images, seed=images)
         scores[0, :9], box_regression[0, 9:12] = math.nan, math.nan
         scores[1, 20:30] = 0.5
-        arguments = (box_regression, scores, priors, sizes)
+        arguments = (box_regression, scores, anchors, sizes)
         feed = {value.name: argument.numpy() for value, argument in zip(session.get_inputs(), arguments)}
         for left, right in zip(module(*arguments), session.run(None, feed)):
             torch.testing.assert_close(left, torch.from_numpy(right), rtol=0, atol=1e-4)

@@ -99,14 +99,14 @@ def test_loss_of_a_batch_is_invariant_to_padding(tiny, targets):
     with torch.no_grad():
         together = model(one, [few, many])
         apart = [model([one[0]], [few]), model([one[1]], [many])]
-        priors = model.forward_head(model.preprocess(one))[2]
+        anchors = model.forward_head(model.preprocess(one))[2]
     from detectors.models.inputs import pad_targets
     from detectors.ops.matcher import match_boxes
 
     counts = []
     for image, target in zip(one, (few, many)):
         boxes, labels = pad_targets([image], [target], torch.device("cpu"))
-        counts.append((match_boxes(priors, boxes, labels).labels > 0).sum())
+        counts.append((match_boxes(anchors, boxes, labels).labels > 0).sum())
     for key in together:
         expected = sum(losses[key] * count for losses, count in zip(apart, counts)) / sum(counts)
         torch.testing.assert_close(together[key], expected)
@@ -140,7 +140,7 @@ def test_boxes_come_in_pixels_of_the_image_given(tiny):
     assert large.shape == (3, 128, 256)
 
 
-def test_without_image_size_default_boxes_follow(tiny):
+def test_without_image_size_anchors_follow(tiny):
     model = tiny(image_size=None).eval()
     assert len(model(images((64, 96), (64, 96)))) == 2
     assert model.forward_head(torch.rand(1, 3, 64, 96))[2].shape == (6 * (8 * 12 + 4 * 6 + 2 * 3), 4)
@@ -269,7 +269,7 @@ def test_loss_and_postprocess_share_a_coder():
 
 
 class Points:
-    """One default box per location, of half the image's sides."""
+    """One anchor per location, of half the image's sides."""
 
     def boxes_per_location(self, num_maps):
         return [1] * num_maps
@@ -303,9 +303,9 @@ def test_anchors_and_a_head_of_ones_own(targets):
     losses = model.train()([torch.rand(3, 64, 64)], targets(2))
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.head.parameters())
-    boxes, logits, priors = model.forward_head(torch.rand(2, 3, 64, 64))
+    boxes, logits, anchors = model.forward_head(torch.rand(2, 3, 64, 64))
     assert boxes.shape == (2, 8 * 8 + 4 * 4 + 2 * 2, 4)
-    assert logits.shape == (2, len(priors), 4)
+    assert logits.shape == (2, len(anchors), 4)
     model.eval().postprocess.score_threshold = 0.0
     picture = [torch.rand(3, 48, 80)]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""SSD300 against torchvision's: the same weights give the same default boxes and the same detections."""
+"""SSD300 against torchvision's: the same weights give the same anchors and the same detections."""
 
 import pytest
 import torch
@@ -63,13 +63,13 @@ def test_ssd300_gives_the_detections_of_torchvisions(pair):
 
 
 @pytest.mark.parametrize(("name", "count"), [("ssd_300_vgg16", 8_732), ("ssd_512_vgg16", 24_564)])
-def test_default_boxes_are_ssds_own(name, count):
+def test_anchors_are_ssds_own(name, count):
     with torch.device("meta"):
         model = create_detector(name)
     side, _ = model.image_size
     maps = model.pyramid.output_sizes(model.image_size)
-    priors = model.anchors(model.image_size, maps)
-    assert len(priors) == count
+    anchors = model.anchors(model.image_size, maps)
+    assert len(anchors) == count
     settings = model.anchors.settings()
     generator = DefaultBoxGenerator(
         settings["aspect_ratios"], scales=settings["anchor_sizes"], steps=[step for step, _ in settings["steps"]]
@@ -79,4 +79,4 @@ def test_default_boxes_are_ssds_own(name, count):
     )
     sizes = corners[:, 2:] - corners[:, :2]
     expected = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, sizes], dim=1) / side
-    torch.testing.assert_close(priors, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(anchors, expected, rtol=0, atol=1e-5)

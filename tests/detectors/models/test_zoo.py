@@ -26,13 +26,13 @@ def on_meta(name, num_classes=81, **overrides):
         (800, [100, 50, 25, 13, 7, 5], 80_208),
     ],
 )
-def test_maps_and_default_boxes(size, maps, boxes):
+def test_maps_and_anchors(size, maps, boxes):
     model = on_meta(f"m2det_{size}_vgg16").eval()
     assert model.pyramid.output_sizes((size, size)) == [(side, side) for side in maps]
-    box_regression, class_logits, priors = model.forward_head(torch.empty(1, 3, size, size, device="meta"))
+    box_regression, class_logits, anchors = model.forward_head(torch.empty(1, 3, size, size, device="meta"))
     assert box_regression.shape == (1, boxes, 4)
     assert class_logits.shape == (1, boxes, 81)
-    assert priors.shape == (boxes, 4)
+    assert anchors.shape == (boxes, 4)
 
 
 # Table 3 of the paper, in millions.
@@ -54,8 +54,8 @@ def test_every_preset_builds(name):
     assert str(size) in name
     assert model.image_size == (size, size)
     assert isinstance(model, M2Det) == name.startswith("m2det")
-    boxes, logits, priors = model.forward_head(torch.empty(1, 3, size, size, device="meta"))
-    assert boxes.shape[1] == logits.shape[1] == len(priors)
+    boxes, logits, anchors = model.forward_head(torch.empty(1, 3, size, size, device="meta"))
+    assert boxes.shape[1] == logits.shape[1] == len(anchors)
     assert logits.shape[2] == 21
 
 

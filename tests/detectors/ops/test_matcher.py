@@ -16,9 +16,9 @@ from detectors.ops.box_coder import BoxCoder
 from detectors.ops.matcher import covered_by, match_boxes
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-# Strides 8, 16 and 32 at 256 pixels; no prior is large enough to be clipped.
+# Strides 8, 16 and 32 at 256 pixels; no anchor is large enough to be clipped.
 GRID = [(32, 32), (16, 16), (8, 8)]
-PRIORS = DefaultBoxes([0.05, 0.1, 0.2, 0.4])((256, 256), GRID)
+ANCHORS = DefaultBoxes([0.05, 0.1, 0.2, 0.4])((256, 256), GRID)
 # Well below the grid's few thousand overlaps' usual distances, well above rounding.
 MARGIN = 1e-5
 
@@ -31,7 +31,7 @@ def random_targets(seed: int, images: int, count: int, low: float = 0.0, high: f
 
 
 def overlaps_of(boxes: Tensor) -> Tensor:
-    return box_iou(box_convert(PRIORS, "cxcywh", "xyxy"), boxes)
+    return box_iou(box_convert(ANCHORS, "cxcywh", "xyxy"), boxes)
 
 
 def is_clear(boxes: Tensor) -> bool:
@@ -39,7 +39,7 @@ def is_clear(boxes: Tensor) -> bool:
     overlaps = overlaps_of(boxes)
     best = overlaps.topk(2, dim=0).values
     rival = overlaps.topk(2, dim=1).values if boxes.shape[0] > 1 else torch.tensor([[1.0, 0.0]])
-    # Boxes that share a prior tie only where that prior is matched at all.
+    # Boxes that share an anchor tie only where that anchor is matched at all.
     contested = rival[rival[:, 0] > 0.4]
     return bool(
         (best[0] - best[1] > MARGIN).all()
@@ -64,13 +64,13 @@ def test_agrees_with_plain_loops(seed, count, threshold):
     overlaps = overlaps_of(boxes[0])
     assume(((overlaps - threshold).abs() > MARGIN).all())
     assume(is_clear(boxes[0]))
-    expected = torch.zeros(len(PRIORS), dtype=torch.int64)
-    for prior, row in enumerate(overlaps):
+    expected = torch.zeros(len(ANCHORS), dtype=torch.int64)
+    for anchor, row in enumerate(overlaps):
         if row.max() >= threshold:
-            expected[prior] = labels[0, row.argmax()]
+            expected[anchor] = labels[0, row.argmax()]
     for box in range(count):
         expected[overlaps[:, box].argmax()] = labels[0, box]
-    assert torch.equal(match_boxes(PRIORS, boxes, labels, iou_threshold=threshold).labels[0], expected)
+    assert torch.equal(match_boxes(ANCHORS, boxes, labels, iou_threshold=threshold).labels[0], expected)
 
 
 @settings(max_examples=30, deadline=None)
@@ -80,14 +80,14 @@ def test_shift_by_whole_cells_moves_targets(seed, count, rows, columns):
     assume(is_clear(boxes[0]))
     # One cell of the coarsest map is 2 and 4 of the finer ones.
     shift = torch.tensor([columns, rows, columns, rows]) / 8
-    before, after = match_boxes(PRIORS, boxes, labels), match_boxes(PRIORS, boxes + shift, labels)
+    before, after = match_boxes(ANCHORS, boxes, labels), match_boxes(ANCHORS, boxes + shift, labels)
     coder = BoxCoder()
     start = 0
     for (height, width), cells in zip(GRID, (4, 2, 1)):
         stop = start + height * width * 6
         for values, moved in (
             (before.labels, after.labels),
-            (coder.encode(before.boxes, PRIORS), coder.encode(after.boxes, PRIORS)),
+            (coder.encode(before.boxes, ANCHORS), coder.encode(after.boxes, ANCHORS)),
         ):
             masked = values * (before.labels > 0).view(1, -1, *[1] * (values.ndim - 2))
             moved = moved * (after.labels > 0).view(1, -1, *[1] * (values.ndim - 2))
@@ -104,7 +104,7 @@ def test_order_of_targets_does_not_matter(seed, count, data):
     assume(is_clear(boxes[0]))
     assume(overlaps_of(boxes[0]).argmax(dim=0).unique().numel() == count)
     order = torch.tensor(data.draw(st.permutations(range(count))))
-    first, second = match_boxes(PRIORS, boxes, labels), match_boxes(PRIORS, boxes[:, order], labels[:, order])
+    first, second = match_boxes(ANCHORS, boxes, labels), match_boxes(ANCHORS, boxes[:, order], labels[:, order])
     positive = first.labels > 0
     assert torch.equal(first.labels, second.labels)
     assert torch.equal(first.boxes[positive], second.boxes[positive])
@@ -118,9 +118,9 @@ def test_batched_with_padding_equals_one_by_one(seed, counts, extra):
     for image, count in enumerate(counts):
         labels[image, count:] = 0
         boxes[image, count:] = torch.tensor([0.1, 0.2, 0.9, float("nan")])  # padding is never read
-    batched = match_boxes(PRIORS, boxes, labels)
+    batched = match_boxes(ANCHORS, boxes, labels)
     for image, count in enumerate(counts):
-        alone = match_boxes(PRIORS, boxes[image : image + 1, :count], labels[image : image + 1, :count])
+        alone = match_boxes(ANCHORS, boxes[image : image + 1, :count], labels[image : image + 1, :count])
         positive = alone.labels[0] > 0
         assert torch.equal(batched.labels[image], alone.labels[0])
         assert torch.equal(batched.boxes[image][positive], alone.boxes[0][positive])
@@ -130,20 +130,20 @@ def test_batched_with_padding_equals_one_by_one(seed, counts, extra):
 def test_chunks_change_nothing(monkeypatch, per_chunk):
     boxes, labels = random_targets(3, 2, 7)
     boxes[:, 3] = boxes[:, 1]  # ties between boxes
-    boxes[:, 5] = torch.tensor([0.25, 0.25, 0.5, 0.5])  # ties between priors, far apart
+    boxes[:, 5] = torch.tensor([0.25, 0.25, 0.5, 0.5])  # ties between anchors, far apart
     labels[1, 4:] = 0
-    priors = PRIORS[-700:]
-    expected = match_boxes(priors, boxes, labels)
+    anchors = ANCHORS[-700:]
+    expected = match_boxes(anchors, boxes, labels)
     monkeypatch.setattr(detectors.ops.matcher, "_OVERLAPS_PER_CHUNK", per_chunk)
-    for got, want in zip(match_boxes(priors, boxes, labels), expected):
+    for got, want in zip(match_boxes(anchors, boxes, labels), expected):
         assert torch.equal(got, want)
 
 
 def test_ties():
-    priors = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]])
+    anchors = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]])
     boxes = torch.tensor([[[0.4, 0.4, 0.6, 0.6], [0.4, 0.4, 0.6, 0.6]]])
-    # Both boxes claim the first of two equal priors, and the later one gets it; the other prior takes the first box.
-    assert match_boxes(priors, boxes, torch.tensor([[3, 4]])).labels.tolist() == [[4, 3]]
+    # Both boxes claim the first of two equal anchors, and the later one gets it; the other anchor takes the first box.
+    assert match_boxes(anchors, boxes, torch.tensor([[3, 4]])).labels.tolist() == [[4, 3]]
 
 
 def test_without_boxes():
@@ -151,44 +151,44 @@ def test_without_boxes():
         (torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64)),
         (torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64)),
     ]:
-        matches = match_boxes(PRIORS, boxes, labels)
-        assert matches.labels.shape == (2, len(PRIORS))
+        matches = match_boxes(ANCHORS, boxes, labels)
+        assert matches.labels.shape == (2, len(ANCHORS))
         assert not matches.labels.any()
 
 
 def test_boxes_that_overlap_nothing_are_left_out():
     nan = float("nan")
     boxes = torch.tensor([[[3.0, 3.0, 4.0, 4.0], [0.5, 0.5, 0.5, 0.5], [nan, nan, nan, nan]]])
-    assert not match_boxes(PRIORS, boxes, torch.tensor([[1, 2, 3]])).labels.any()
+    assert not match_boxes(ANCHORS, boxes, torch.tensor([[1, 2, 3]])).labels.any()
 
 
 @given(seed=st.integers(0, 2**32 - 1), threshold=st.sampled_from([0.3, 0.5, 0.9]))
 def test_covered_by_is_the_share_of_the_default_box(seed: int, threshold: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    priors = torch.rand(6, 4, generator=generator) * torch.tensor([1, 1, 0.6, 0.6]) + 0.01
+    anchors = torch.rand(6, 4, generator=generator) * torch.tensor([1, 1, 0.6, 0.6]) + 0.01
     corner = torch.rand(2, 3, 2, generator=generator)
     regions = torch.cat([corner, corner + torch.rand(2, 3, 2, generator=generator)], dim=2)
     regions[1, 2] = 0  # padding
-    found = covered_by(priors, regions, threshold=threshold)
+    found = covered_by(anchors, regions, threshold=threshold)
     for image in range(2):
-        for prior, (x, y, w, h) in enumerate(priors.tolist()):
+        for anchor, (x, y, w, h) in enumerate(anchors.tolist()):
             shares = []
             for x1, y1, x2, y2 in regions[image].tolist():
                 wide = min(x + w / 2, x2) - max(x - w / 2, x1)
                 high = min(y + h / 2, y2) - max(y - h / 2, y1)
                 shares.append(max(wide, 0) * max(high, 0) / (w * h))
             if min(abs(share - threshold) for share in shares) > 1e-4:
-                assert bool(found[image, prior]) == (max(shares) >= threshold)
+                assert bool(found[image, anchor]) == (max(shares) >= threshold)
 
 
 def test_padding_covers_nothing() -> None:
-    priors = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.2, 0.2]])
-    assert not covered_by(priors, torch.zeros(1, 2, 4)).any()
+    anchors = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.2, 0.2]])
+    assert not covered_by(anchors, torch.zeros(1, 2, 4)).any()
 
 
 def test_an_overlap_of_just_the_threshold_is_a_match() -> None:
-    # The box is forced on the first default box; the second overlaps it by exactly one half.
-    priors = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.5, 0.25, 1.0, 0.5]])
+    # The box is forced on the first anchor; the second overlaps it by exactly one half.
+    anchors = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.5, 0.25, 1.0, 0.5]])
     boxes, labels = torch.tensor([[[0.0, 0.0, 0.5, 0.5]]]), torch.tensor([[3]])
-    assert match_boxes(priors, boxes, labels, iou_threshold=0.5).labels.tolist() == [[3, 3]]
-    assert match_boxes(priors, boxes, labels, iou_threshold=0.5001).labels.tolist() == [[3, 0]]
+    assert match_boxes(anchors, boxes, labels, iou_threshold=0.5).labels.tolist() == [[3, 3]]
+    assert match_boxes(anchors, boxes, labels, iou_threshold=0.5001).labels.tolist() == [[3, 0]]
