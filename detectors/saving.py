@@ -33,6 +33,8 @@ from pyramids.weightless import weightless
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _FROZEN_NORMS = (FrozenBatchNormAct2d, FrozenBatchNorm2d)
+# Settings that `describe` reads off the detector, whatever they were given as.
+_READ_OFF = {"anchors", "loss", "loss_kwargs", "postprocess_kwargs"}
 _HUB_OPTIONS = {"revision", "cache_dir", "force_download", "local_files_only", "token"}
 
 
@@ -136,9 +138,11 @@ def describe(model: SSD) -> dict[str, Any]:
         ValueError: if no config can rebuild it; names the reason.
     """
     if model.config is None:
+        raise InputError("no config can rebuild a detector that create_detector did not build: save its state_dict()")
+    if opaque := [name for name in model.opaque_settings if name not in _READ_OFF]:
         raise InputError(
-            "this detector was not built by create_detector from plain values, so no config can rebuild it: "
-            "save its state_dict() instead"
+            f"create_detector was given a module, class or function in {', '.join(opaque)}, and no config can rebuild "
+            "it: save the detector's state_dict()"
         )
     losses = {kind: name for name, kind in LOSSES.items()}
     known: dict[str, tuple[type, ...]] = {"anchors": (DefaultBoxes,), "loss": (*losses,), "postprocess": (PostProcess,)}

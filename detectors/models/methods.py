@@ -23,11 +23,13 @@ class DetectorMethods(  # type: ignore[call-arg]
 ):
     """`deploy`, `save_pretrained`, `from_pretrained` and `push_to_hub` of a detector.
 
-    `config` holds the arguments of `create_detector` that built the detector; one assembled by hand has none and can
-    only be saved as a state dict.
+    `config` holds the arguments of `create_detector` that built the detector, but for those that JSON cannot hold,
+    whose names are in `opaque_settings`; a detector assembled by hand has no config and can only be saved as a state
+    dict.
     """
 
     config: dict[str, Any] | None = None
+    opaque_settings: tuple[str, ...] = ()
 
     _deploy: ClassVar[Callable[..., Detector]]
     _describe: ClassVar[Callable[..., dict[str, Any]]]

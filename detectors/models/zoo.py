@@ -166,11 +166,13 @@ def create_detector(
         raise InputError(f"{name!r} takes any backbone: name one, as in create_detector({name!r}, backbone='resnet50')")
     model = _build(name, num_classes, pretrained_backbone, **settings)
     generic = "m2det" if isinstance(model, M2Det) else "ssd"
+    model.config = {}
     config = {"name": generic, "num_classes": model.num_classes, **settings, "class_names": model.class_names}
-    try:
-        model.config = json.loads(as_json(config))
-    except TypeError:  # a module, class or function among the settings: JSON has none of them, so it cannot be saved
-        model.config = None
+    for key, value in config.items():
+        try:
+            model.config[key] = json.loads(as_json(value))
+        except TypeError:  # a module, class or function
+            model.opaque_settings += (key,)
     return model
 
 

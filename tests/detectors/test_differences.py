@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from detectors import load, save
+from detectors import SSD, DefaultBoxes, FocalLoss, load, save
 from detectors.differences import first_difference
-from pyramids import list_necks
+from pyramids import FPN, list_necks
 from pyramids.registry import neck_class
 from pyramids.testing import make_maps
 from pyramids.testing.small import SMALL, small_neck
@@ -134,3 +134,32 @@ def test_other_types_set_later_are_saved(tiny, tmp_path, change, value):
     places = (loaded, loaded.postprocess, loaded.loss)
     names = ("class_names", "category_ids", "image_size", "score_threshold", "max_per_image", "iou_threshold")
     assert value in [getattr(place, name) for place in places for name in names if hasattr(place, name)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("neck_kwargs", {"out_channels": 16, "norm_layer": nn.BatchNorm2d}),
+        ("backbone_kwargs", {"act_layer": nn.SiLU}),
+        ("neck", FPN),
+    ],
+)
+def test_a_setting_that_no_json_holds_is_named(tiny, tmp_path, setting, value):
+    with pytest.raises(ValueError, match=f"given a module, class or function in {setting}, and no config"):
+        save(tiny(**{setting: value}), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_objects_that_a_config_describes_are_saved(tiny, tmp_path):
+    anchors = DefaultBoxes(clip=False)
+    save(tiny(anchors=anchors, loss=FocalLoss(gamma=1.5), postprocess_kwargs={"score_threshold": 0.2}), tmp_path)
+    opened = load(tmp_path)
+    assert opened.anchors.settings() == anchors.settings()
+    assert opened.loss.settings() == FocalLoss(gamma=1.5).settings()
+    assert opened.postprocess.score_threshold == 0.2
+
+
+def test_a_detector_assembled_by_hand_is_refused(tiny, tmp_path):
+    model = SSD(tiny().pyramid, 4, image_size=64)
+    with pytest.raises(ValueError, match="that create_detector did not build"):
+        save(model, tmp_path / "refused")
