@@ -15,6 +15,8 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
 import exports
+from animals import save_pictures, write_json
+from coco_exports import coco_content
 
 import detectors.data.cache
 from detectors.cli import main
@@ -44,8 +46,8 @@ def test_equal_problems_are_one_entry(count: int, tmp_path: Path, capsys: pytest
         content["annotations"] += [{**content["annotations"][0], "id": 100 + n, "category_id": 9} for n in range(count)]
         content["annotations"].append({**content["annotations"][0], "id": 50, "bbox": [-3, 2, 14, 10]})
 
-    exports.save_pictures(tmp_path / "images")
-    exports.write_json(tmp_path / "train.json", exports.coco_content(change=change))
+    save_pictures(tmp_path / "images")
+    write_json(tmp_path / "train.json", coco_content(change=change))
     assert check(tmp_path) == 1
     out = capsys.readouterr().out
     assert out.count("category id 9 is not") == min(count, 3)

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import save_labels, save_pictures, save_xmls, voc_xml, write_json, write_list
-from test_silent_losses import refused
+from animals import save_pictures, write_json, write_list
+from findings import refused
 from test_unread_pictures import noted
+from voc_exports import save_xmls, voc_xml
+from yolo_exports import save_labels
 
 from detectors.data import SyntheticScales, check_dataset, export_coco, hold_out, load_dataset
 from detectors.data.hold_out import joined

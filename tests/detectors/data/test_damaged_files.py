@@ -9,8 +9,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
 import exports
-from exports import CLASSES, coco_content, save_labels, save_pictures, write_json, write_list
-from test_silent_losses import TRUTH, boxes_of, refused
+from animals import CLASSES, save_pictures, write_json, write_list
+from coco_exports import coco_content
+from findings import TRUTH, boxes_of, refused
+from yolo_exports import save_labels
 
 from detectors.data import check_dataset, find_splits, load_dataset
 

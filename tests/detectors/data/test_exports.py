@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders that are read are described beside this file
-from exports import EXPORTS, Boxes, Export, mmdetection_coco, roboflow_yolo, save_pictures, ultralytics_yolo
+from animals import Boxes, save_pictures
+from coco_exports import mmdetection_coco
+from exports import EXPORTS, Export
+from yolo_exports import roboflow_yolo, ultralytics_yolo
 
 from detectors.cli import main
 from detectors.data import DetectionDataset, check_dataset, find_splits, load_dataset

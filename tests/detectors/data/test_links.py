@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import CLASSES, coco_content, save_labels, save_pictures, save_xmls, write_json, write_list
-from test_silent_losses import TRUTH, boxes_of
-from test_two_readings import close, data_yaml, yolo
+from animals import CLASSES, save_pictures, write_json, write_list
+from coco_exports import coco_content
+from findings import TRUTH, boxes_of, close, data_yaml, yolo
+from voc_exports import save_xmls
+from yolo_exports import save_labels
 
 from detectors.data import check_dataset, load_dataset
 from detectors.data.tree import Tree

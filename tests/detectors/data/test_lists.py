@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import CLASSES, save_labels, save_pictures, save_xmls, write_list
-from test_silent_losses import reasons
+from animals import CLASSES, save_pictures, write_list
+from findings import reasons
 from test_unread_pictures import noted
+from voc_exports import save_xmls
+from yolo_exports import save_labels
 
 from detectors.data import HealthReport, check_dataset, find_splits
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import CLASSES, save_labels, save_pictures, write_list
-from test_silent_losses import TRUTH, boxes_of, reasons, refused
+from animals import CLASSES, save_pictures, write_list
+from findings import TRUTH, boxes_of, reasons, refused
+from yolo_exports import save_labels
 
 from detectors.data import check_dataset, find_splits, load_dataset
 

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import ANIMALS, CLASSES, coco_content, save_pictures, save_xmls, voc_xml, write_json, write_list
-from test_silent_losses import TRUTH, boxes_of, reasons, refused
+from animals import ANIMALS, CLASSES, save_pictures, write_json, write_list
+from coco_exports import coco_content
+from findings import TRUTH, boxes_of, reasons, refused
+from voc_exports import save_xmls, voc_xml
 
 from detectors.data import check_dataset, load_dataset
 from detectors.data.problems import errors

@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import CLASSES, coco_content, save_labels, save_pictures, write_json, write_list
-from test_silent_losses import TRUTH, boxes_of, reasons
+from animals import CLASSES, save_pictures, write_json, write_list
+from coco_exports import coco_content
+from findings import TRUTH, boxes_of, reasons
 from test_unread_pictures import noted
+from yolo_exports import save_labels
 
 from detectors.data import load_dataset
 from detectors.data.pictures import own_copy

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import cvat_voc
-from test_silent_losses import TRUTH, boxes_of, coco, reasons
-from test_two_readings import close
+from findings import TRUTH, boxes_of, close, coco, reasons
+from voc_exports import cvat_voc
 
 from detectors.data import check_dataset, load_dataset, write_coco
 from detectors.data.formats.rotated import around_rotated

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import save_labels, save_pictures, save_xmls, voc_xml, write_list
-from test_silent_losses import TRUTH, boxes_of, refused
+from animals import save_pictures, write_list
+from findings import TRUTH, boxes_of, refused
+from voc_exports import save_xmls, voc_xml
+from yolo_exports import save_labels
 
 from detectors.data import check_dataset
 

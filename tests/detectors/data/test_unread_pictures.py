@@ -9,8 +9,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
 import exports
-from exports import coco_content, save_labels, save_pictures, save_xmls, write_json, write_list
-from test_silent_losses import reasons, refused
+from animals import save_pictures, write_json, write_list
+from coco_exports import coco_content
+from findings import reasons, refused
+from voc_exports import save_xmls
+from yolo_exports import save_labels
 
 from detectors.data import HealthReport, check_dataset
 from detectors.data.problems import errors

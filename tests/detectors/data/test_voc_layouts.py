@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import write_list
+from animals import write_list
+from findings import reasons, refused
 from test_lists import names
-from test_silent_losses import reasons, refused
 
 from detectors.data import HealthReport, check_dataset
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import lower_case_voc, write_list
+from animals import write_list
+from findings import TRUTH, boxes_of, reasons, refused
 from test_lists import names
-from test_silent_losses import TRUTH, boxes_of, reasons, refused
 from test_voc_layouts import annotated, found
+from voc_exports import lower_case_voc
 
 from detectors.data import check_dataset
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the folders are written by what is beside this file
-from exports import labelimg_voc, lower_case_voc, save_pictures, voc_xml
-from test_silent_losses import TRUTH, boxes_of, refused
+from animals import save_pictures
+from findings import TRUTH, boxes_of, refused
+from voc_exports import labelimg_voc, lower_case_voc, voc_xml
 
 from detectors.data import check_dataset
 
