@@ -10,6 +10,8 @@ from detectors.errors import InputError
 
 if TYPE_CHECKING:
     from detectors.data import DetectionDataset
+    from detectors.models.ssd import SSD
+    from detectors.training.evaluation import CocoResult, Detection
 
 
 @dataclass
@@ -57,15 +59,31 @@ class Eval:
     def run(self) -> int:
         from detectors.commands.predict import choose_device
         from detectors.commands.progress import progress_bar
-        from detectors.data import evaluation_transforms, find_splits, hold_out, load_dataset
-        from detectors.data.images import as_channels
-        from detectors.data.problems import errors, grouped
         from detectors.inference.forms import export_size
         from detectors.saving import load
         from detectors.training.evaluation import CocoResult, allow_detections, detect, detection_limit_warning
-        from detectors.training.pictures import draw_comparison, draw_precision
-        from detectors.training.run_log import write_json
 
+        self._check()
+        device = choose_device(self.device)
+        detector = load(self.checkpoint, image_size=self.image_size or 512)
+        if self.image_size is not None:
+            detector.image_size = export_size(detector, self.image_size)
+        detector = detector.to(device).eval()
+        dataset, split = self._open_data(detector)
+        counted = allow_detections(detector, self.max_detections)
+        warning = detection_limit_warning(split, dataset, counted, detector.postprocess)
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr)
+        began = time.perf_counter()
+        with progress_bar(len(dataset)) as advance:
+            detections = detect(detector, dataset, batch_size=self.batch_size, workers=self.workers, progress=advance)
+        speed = len(dataset) / (time.perf_counter() - began)
+        result = CocoResult(dataset, detections, max_detections=counted)
+        show(result.report(), f"{split}: {len(dataset)} images, {speed:.1f} images/s")
+        self._write(detector, dataset, split, result, detections)
+        return 0
+
+    def _check(self) -> None:
         for name, value in (("batch-size", self.batch_size), ("max-detections", self.max_detections)):
             if value is not None and value < 1:
                 raise InputError(f"--{name} must be at least 1: got {value}")
@@ -76,13 +94,15 @@ class Eval:
         for name, file in (("json", self.json), ("detections", self.detections)):
             if file is not None and file.is_dir():
                 raise InputError(f"--{name} is a file to write: {file} is a folder")
+
+    def _open_data(self, detector: "SSD") -> "tuple[DetectionDataset, str]":
+        """The images to evaluate on, and the name of their split."""
+        from detectors.data import evaluation_transforms, find_splits, hold_out, load_dataset
+        from detectors.data.images import as_channels
+        from detectors.data.problems import errors, grouped
+
         splits = find_splits(self.data, self.format)
         split = self.split or next((name for name in ("test", "val") if name in splits), splits[0])
-        device = choose_device(self.device)
-        detector = load(self.checkpoint, image_size=self.image_size or 512)
-        if self.image_size is not None:
-            detector.image_size = export_size(detector, self.image_size)
-        detector = detector.to(device).eval()
         dataset = load_dataset(
             self.data,
             split,
@@ -104,28 +124,30 @@ class Eval:
         for group in grouped(errors(dataset.problems)):
             for line in group.lines():
                 print(f"warning: {split}: {line}", file=sys.stderr)
-        counted = allow_detections(detector, self.max_detections)
-        warning = detection_limit_warning(split, dataset, counted, detector.postprocess)
-        if warning:
-            print(f"warning: {warning}", file=sys.stderr)
-        began = time.perf_counter()
-        with progress_bar(len(dataset)) as advance:
-            detections = detect(detector, dataset, batch_size=self.batch_size, workers=self.workers, progress=advance)
-        speed = len(dataset) / (time.perf_counter() - began)
-        result = CocoResult(dataset, detections, max_detections=counted)
-        report = result.report()
-        show(report, f"{split}: {len(dataset)} images, {speed:.1f} images/s")
+        return dataset, split
+
+    def _write(
+        self,
+        detector: "SSD",
+        dataset: "DetectionDataset",
+        split: str,
+        result: "CocoResult",
+        detections: "list[Detection]",
+    ) -> None:
+        """The files that the options ask for."""
+        from detectors.training.pictures import draw_comparison, draw_precision
+        from detectors.training.run_log import write_json
+
         if self.detections is not None:
             self.detections.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.detections, [entry for entry in detections if entry["score"] >= self.min_score])
         if self.json is not None:
             self.json.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.json, {**report, "split": split, "images": len(dataset)})
+            write_json(self.json, {**result.report(), "split": split, "images": len(dataset)})
         if self.pictures is not None:
             self.pictures.mkdir(parents=True, exist_ok=True)
             draw_precision(result, self.pictures / "pr.png")
             draw_comparison(detector, dataset, self.pictures / "detections.png")
-        return 0
 
 
 def held_out(checkpoint: str, dataset: "DetectionDataset") -> "DetectionDataset | None":

@@ -14,7 +14,7 @@ from PIL import Image
 
 from detectors.data.dataset import DetectionDataset, Transforms
 from detectors.data.records import ImageRecord
-from detectors.data.shapes import CLASS_NAMES, draw_background, draw_object
+from detectors.data.synthetic_objects import CLASS_NAMES, draw_background, draw_object
 
 NUM_COMPLEXITIES = 3
 

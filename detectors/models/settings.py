@@ -73,6 +73,19 @@ def as_json(value: Any) -> str:
     return json.dumps(value, default=_plain)
 
 
+def has_json(value: Any) -> bool:
+    """Whether JSON can hold a setting.
+
+    >>> has_json({"clip": True}), has_json(np.float32)
+    (True, False)
+    """
+    try:
+        as_json(value)
+    except TypeError:
+        return False
+    return True
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()

@@ -17,7 +17,7 @@ from detectors.models.inputs import as_size
 from detectors.models.loss import DetectionLoss, FocalLoss, MultiBoxLoss
 from detectors.models.m2det import M2Det
 from detectors.models.postprocess import PostProcess
-from detectors.models.settings import as_json
+from detectors.models.settings import as_json, has_json
 from detectors.models.ssd import SSD
 from detectors.ops.box_coder import BoxCoder
 from pyramids import MLFPN, attach
@@ -166,13 +166,10 @@ def create_detector(
         raise InputError(f"{name!r} takes any backbone: name one, as in create_detector({name!r}, backbone='resnet50')")
     model = _build(name, num_classes, pretrained_backbone, **settings)
     generic = "m2det" if isinstance(model, M2Det) else "ssd"
-    model.config = {}
     config = {"name": generic, "num_classes": model.num_classes, **settings, "class_names": model.class_names}
-    for key, value in config.items():
-        try:
-            model.config[key] = json.loads(as_json(value))
-        except TypeError:  # a module, class or function
-            model.opaque_settings += (key,)
+    plain = {key: value for key, value in config.items() if has_json(value)}
+    model.config = json.loads(as_json(plain))
+    model.opaque_settings = tuple(key for key in config if key not in plain)  # modules, classes and functions
     return model
 
 

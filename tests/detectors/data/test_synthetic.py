@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from detectors.data import SyntheticScales, check_dataset, export_coco, load_dataset
-from detectors.data.shapes import CLASS_NAMES, draw_object
+from detectors.data.synthetic_objects import CLASS_NAMES, draw_object
 
 LEVELS = {name: index // 3 for index, name in enumerate(CLASS_NAMES)}
 
