@@ -16,6 +16,7 @@ from benchmarks.results import Results
 from benchmarks.subjects import TORCHVISION, Subject, peer, registered
 from benchmarks.timing import measure
 from detectors.errors import InputError
+from detectors.inference.deploy import has_instructions
 from pyramids import list_necks
 from pyramids.backbone import Backbone
 from pyramids.source import create_backbone
@@ -66,6 +67,14 @@ class Plan:
         """The modes for the backbone and the size of these places."""
         first = self.first_size if size == 0 else ()
         return self.everywhere + first + (self.once if size == 0 and backbone == 0 else ())
+
+    def without_bf16(self) -> "Plan":
+        """This plan without its modes in bf16."""
+
+        def kept(modes: tuple[Mode, ...]) -> tuple[Mode, ...]:
+            return tuple(mode for mode in modes if mode.precision != "bf16")
+
+        return replace(self, everywhere=kept(self.everywhere), first_size=kept(self.first_size), once=kept(self.once))
 
 
 _BACKBONES = ("tf_efficientnet_lite0", "resnet50", "vgg16_reduced")
@@ -127,6 +136,9 @@ class Necks(Command):
             if not timm.is_model(backbone):
                 raise InputError(f"timm has no model named {backbone!r}")
         settings = {"seconds": plan.seconds, "repeats": list(plan.repeats), "baseline": self.baseline}
+        if not has_instructions(device, torch.bfloat16):
+            plan = plan.without_bf16()
+            print("necks: bf16 is skipped, this processor has no instructions for it")
         results = Results(self.output, "necks", device, settings)
         take_measurements(results, list(self._measurements(plan, subjects, device)), "necks")
         _print_table(results.rows, self.baseline)

@@ -1,12 +1,15 @@
 """Costs and timings of necks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from benchmarks import necks
 from benchmarks.cli import main
 from benchmarks.costs import pyramid_costs
-from benchmarks.necks import Mode, ratios, time_mode
+from benchmarks.necks import PLANS, Mode, ratios, time_mode
 from benchmarks.results import read_results
 from benchmarks.subjects import TORCHVISION, peer, registered
 from pyramids import create_neck, list_necks
@@ -125,3 +128,18 @@ def test_smoke(tmp_path):
     assert not [row for row in rows if "error" in row]
     names = {row["neck"] for row in rows}
     assert names == {*list_necks(), TORCHVISION, "fpn again"}
+
+
+def test_bf16_is_left_out_where_the_processor_has_no_instructions_for_it(tmp_path, monkeypatch, capsys):
+    plan = PLANS["cpu"]
+    precisions = {mode.precision for mode in plan.modes(0, 0)}
+    assert precisions == {"fp32", "bf16"}
+    assert {mode.precision for mode in plan.without_bf16().modes(0, 0)} == {"fp32"}
+    assert plan.without_bf16().modes(0, 1) == tuple(m for m in plan.modes(0, 1) if m.precision == "fp32")
+
+    monkeypatch.setattr(necks, "has_instructions", lambda device, dtype: False)
+    mode = Mode(1, precision="bf16")
+    monkeypatch.setitem(PLANS, "smoke", replace(PLANS["smoke"], everywhere=(Mode(1), mode), once=(mode,)))
+    assert run("necks", "--output", tmp_path, "--necks", "fpn", "--sizes", 64) == 0
+    assert "no instructions for it" in capsys.readouterr().out
+    assert {row.get("precision", "fp32") for row in read_results(tmp_path / "necks.json")["rows"]} == {"fp32"}
