@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0")
+MARKERS = "osD^v<>PX*"
 
 
 @contextmanager
@@ -41,6 +42,11 @@ def bars(file: Path, values: Mapping[str, tuple[float, float, float]], label: st
         axes.grid(axis="x", alpha=0.3)
 
 
+def _style(index: int) -> tuple[str, str]:
+    """Marker and color of a series; no pair comes twice among the first hundred."""
+    return MARKERS[(index + index // len(COLORS)) % len(MARKERS)], COLORS[index % len(COLORS)]
+
+
 def points(
     file: Path,
     groups: Sequence[str],
@@ -56,8 +62,8 @@ def points(
             places = [g + (i - (len(series) - 1) / 2) * width for g, _ in present]
             heights = [value[0] for _, value in present]
             errors = np.abs(np.array([[v[0] - v[1] for _, v in present], [v[2] - v[0] for _, v in present]]))
-            color = COLORS[i % len(COLORS)]
-            axes.errorbar(places, heights, errors, fmt="o", ms=4, capsize=2, color=color, label=name, lw=0.8)
+            marker, color = _style(i)
+            axes.errorbar(places, heights, errors, fmt=marker, ms=4, capsize=2, color=color, label=name, lw=0.8)
         turned = {"rotation": 20, "ha": "right"} if len(groups) > 1 else {}
         axes.set_xticks(range(len(groups)), groups, **turned)
         axes.set(ylabel=label, yscale="log")
@@ -75,8 +81,8 @@ def scatter(file: Path, points: Mapping[str, Sequence[tuple[float, float]]], lab
     with figure(file, (6.4, 4.2)) as drawn:
         axes = drawn.subplots()
         for i, (name, places) in enumerate(points.items()):
-            marker = "osD^v<>PX*"[i % 10]
-            axes.plot(*zip(*places), marker, color=COLORS[i % len(COLORS)], label=name, alpha=0.85)
+            marker, color = _style(i)
+            axes.plot(*zip(*places), marker, color=color, label=name, alpha=0.85)
         axes.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1])
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
@@ -87,9 +93,8 @@ def curves(file: Path, series: Mapping[str, Sequence[tuple[float, float]]], labe
     with figure(file, (6.4, 4.2)) as drawn:
         axes = drawn.subplots()
         for i, (name, points) in enumerate(series.items()):
-            axes.plot(
-                *zip(*points), "osD^v<>PX*"[i % 10] + "-", color=COLORS[i % len(COLORS)], label=name, lw=1.2, ms=4
-            )
+            marker, color = _style(i)
+            axes.plot(*zip(*points), marker + "-", color=color, label=name, lw=1.2, ms=4)
         ticks = sorted({x for points in series.values() for x, _ in points})
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{x:,}" for x in ticks])

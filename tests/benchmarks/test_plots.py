@@ -46,3 +46,8 @@ def test_bars_are_named_and_start_at_the_top(tmp_path, drawn):
     assert [bar.get_width() for bar in axes.patches] == [50.0 + i for i in range(20)]
     (lines,) = axes.collections
     assert [segment[:, 0].tolist() for segment in lines.get_segments()] == [[49.0, 53.0 + i] for i in range(20)]
+
+
+def test_no_two_series_of_a_plot_look_alike():
+    styles = [plots._style(index) for index in range(100)]
+    assert len(set(styles)) == len(styles)
