@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from detectors import SSD, DefaultBoxes, FocalLoss, load, save
+from detectors import DefaultBoxes, FocalLoss, load, save
 from detectors.differences import first_difference
 from pyramids import FPN, list_necks
 from pyramids.registry import neck_class
@@ -157,9 +157,3 @@ def test_objects_that_a_config_describes_are_saved(tiny, tmp_path):
     assert opened.anchors.settings() == anchors.settings()
     assert opened.loss.settings() == FocalLoss(gamma=1.5).settings()
     assert opened.postprocess.score_threshold == 0.2
-
-
-def test_a_detector_assembled_by_hand_is_refused(tiny, tmp_path):
-    model = SSD(tiny().pyramid, 4, image_size=64)
-    with pytest.raises(ValueError, match="that create_detector did not build"):
-        save(model, tmp_path / "refused")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pages import ROOT, run_page
 
+from benchmarks.timm_sweep import NECKS
 from detectors.data import SyntheticScales, export_coco
 from pyramids import registry
 
@@ -44,10 +45,12 @@ def test_versions_in_the_comparison_are_those_installed() -> None:
 
 def test_the_figure_of_timm_architectures_is_that_of_the_sweep() -> None:
     results = json.loads((ROOT / "docs" / "results" / "timm.json").read_text(encoding="utf-8"))
-    rows = [row for row in results["rows"] if row.get("neck", "mlfpn") == "mlfpn"]
-    sizes = [row["size"] for row in rows if "size" in row]
-    pattern = r"on ([\d,]+) of the ([\d,]+) architectures of timm ([\d.]+\d): ([\d,]+) at 320x512"
+    sizes = {neck: [row.get("size") for row in results["rows"] if row["neck"] == neck] for neck in NECKS}
+    pattern = r"on all ([\d,]+) architectures of timm ([\d.]+\d): MLFPN on\s+([\d,]+) of them at 320x512"
     said = re.search(pattern, README.read_text(encoding="utf-8"))
     assert said is not None
-    expected = [str(len(sizes)), str(len(rows)), results["timm"], str(sizes.count([320, 512]))]
-    assert [number.replace(",", "") for number in said.groups()] == expected
+    architectures, version, usual = (figure.replace(",", "") for figure in said.groups())
+    assert version == results["timm"]
+    assert {len(found) for found in sizes.values()} == {int(architectures)}
+    assert all(size is not None for found in sizes.values() for size in found)
+    assert sizes["mlfpn"].count([320, 512]) == int(usual)

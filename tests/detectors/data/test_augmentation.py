@@ -200,7 +200,7 @@ def test_crops_are_distributed_as_torchvisions() -> None:
 
 
 def test_bad_size() -> None:
-    with pytest.raises(ValueError, match="image_size must be positive, got 0"):
+    with pytest.raises(ValueError, match="positive integers: got 0"):
         training_transforms(0)
 
 
