@@ -45,6 +45,7 @@ class TestTaps:
         assert backbone.feature_info.channels() == [128, 512]
         backbone = create_backbone("resnet18", (8, 16, 32), output_stride=16)
         assert backbone.output_sizes((96, 64)) == [(12, 8), (6, 4), (3, 2)]
+        assert backbone.output_sizes(96) == [(12, 12), (6, 6), (3, 3)]
 
     def test_maps_of_transformers_come_from_the_depth(self) -> None:
         backbone = create_backbone("vit_tiny_patch16_224", (8, 16, 32))

@@ -199,6 +199,11 @@ def test_crops_are_distributed_as_torchvisions() -> None:
     assert np.abs((first[:, 2] == 100).mean() - (second[:, 2] == 100).mean()) < 4 * math.sqrt(0.5 / draws)
 
 
+def test_a_side_means_a_square() -> None:
+    assert training_transforms(96).image_size == (96, 96)
+    assert training_transforms((96, 64)).image_size == (96, 64)
+
+
 def test_bad_size() -> None:
     with pytest.raises(ValueError, match="positive integers: got 0"):
         training_transforms(0)

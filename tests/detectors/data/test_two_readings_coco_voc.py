@@ -20,16 +20,22 @@ from detectors.data.problems import errors
 # Pictures
 
 
+def save_turned(path: Path, orientation: int) -> tuple[int, int]:
+    """Save a picture that is 40x30 when upright, turned by EXIF; returns its stored width and height."""
+    size = (30, 40) if orientation > 4 else (40, 30)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir()
+    Image.new("RGB", size).save(path, exif=exif)
+    return size
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("upright", [True, False])
 def test_a_tiff_is_turned_once(orientation: int, upright: bool, tmp_path: Path) -> None:
     """Pillow turns a TIFF by itself; the box (1, 2, 11, 12) is that of the upright picture of 40x30."""
     stored = {1: [1, 2, 11, 12], 3: [29, 18, 39, 28], 6: [2, 29, 12, 39], 8: [18, 1, 28, 11]}[orientation]
-    size = (30, 40) if orientation > 4 else (40, 30)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", size).save(tmp_path / "images/a.tif", exif=exif)
+    size = save_turned(tmp_path / "images/a.tif", orientation)
     x1, y1, x2, y2 = [1, 2, 11, 12] if upright else stored
     width, height = (40, 30) if upright else size
     image = {"id": 1, "file_name": "a.tif", "width": width, "height": height}
@@ -49,11 +55,7 @@ def test_a_tiff_is_turned_once(orientation: int, upright: bool, tmp_path: Path) 
 def test_fractions_are_turned(layout: str, drawn: str, orientation: int, tmp_path: Path) -> None:
     """The box (1, 2, 11, 12) of the upright picture of 40x30 as fractions."""
     stored = {1: [1, 2, 11, 12], 3: [1, 2, 11, 12], 6: [2, 29, 12, 39], 8: [18, 1, 28, 11]}[orientation]
-    size = (30, 40) if orientation > 4 else (40, 30)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", size).save(tmp_path / "images/a.png", exif=exif)
+    size = save_turned(tmp_path / "images/a.png", orientation)
     corners = stored if drawn.endswith("stored") else [1, 2, 11, 12]
     width, height = size if drawn.endswith("stored") else (40, 30)
     x1, y1, x2, y2 = (corner / side for corner, side in zip(corners, (width, height) * 2))

@@ -51,9 +51,14 @@ def official_voc(folder: Path) -> None:
         write_list(home / "ImageSets" / "Main" / f"cat_{split}.txt", ["a  1", "b -1"])
 
 
-def read_official_voc(folder: Path) -> dict[str, Boxes]:
-    boxes = by_etree(all="VOCdevkit/VOC2007/Annotations")(folder)["all"]
-    return {"train": {"a": boxes["a"]}, "val": {"b": boxes["b"]}}
+def by_lists(annotations: str) -> Callable[[Path], dict[str, Boxes]]:
+    """A reading of one folder of XML whose lists put the picture a into train and b into val."""
+
+    def read(folder: Path) -> dict[str, Boxes]:
+        boxes = by_etree(all=annotations)(folder)["all"]
+        return {"train": {"a": boxes["a"]}, "val": {"b": boxes["b"]}}
+
+    return read
 
 
 def cvat_voc(folder: Path) -> None:
@@ -80,11 +85,6 @@ def vott_voc(folder: Path) -> None:
         for split, name in (("train", "a"), ("val", "b")):
             sign = "1" if kind in {box[0] for box in ANIMALS[name][1]} else "-1"
             write_list(folder / "ImageSets" / "Main" / f"{kind}_{split}.txt", [f"{name}.jpg {sign}"])
-
-
-def read_vott(folder: Path) -> dict[str, Boxes]:
-    boxes = by_etree(all="Annotations")(folder)["all"]
-    return {"train": {"a": boxes["a"]}, "val": {"b": boxes["b"]}}
 
 
 def lower_case_voc(folder: Path) -> None:

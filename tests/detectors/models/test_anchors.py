@@ -70,6 +70,12 @@ def test_rectangle_keeps_pixel_shape_and_area():
     assert standing[2:].tolist() == pytest.approx([side / math.sqrt(2), side * math.sqrt(2)], rel=1e-5)
 
 
+def test_a_side_means_a_square():
+    boxes = DefaultBoxes()
+    assert torch.equal(boxes(96, [(12, 12)]), boxes((96, 96), [(12, 12)]))
+    assert boxes.pixel_sizes(96, 3) == boxes.pixel_sizes((96, 96), 3)
+
+
 def test_order_steps_and_transposition():
     boxes = DefaultBoxes([0.1, 0.2, 0.3])
     anchors = boxes((60, 100), [(6, 10), (3, 5)])
