@@ -18,8 +18,8 @@ _PATCH = _TILE + 2  # side of the inputs that a tile reads
 # "Error Analysis and Improving the Accuracy of Winograd Convolution", arXiv 1803.10986): with the usual 0, 1, -1, 2 and
 # -2 the largest error in bfloat16 is 4 times that of these.
 _POINTS = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)
-# With fewer channels or smaller maps the transforms cost what the products save. A head's 24 channels from 2048 at 40x40
-# take 23 ms in this form and 12 ms as a packed convolution.
+# With fewer channels or smaller maps the transforms cost what the products save. A head of 24 channels on
+# 2048 at 40x40 takes 23 ms in this form and 12 ms as a packed convolution.
 _MIN_WEIGHTS = 128 * 256  # input times output channels
 _MIN_CHANNELS = 64  # of input and of output
 _MIN_SIDE = 20
