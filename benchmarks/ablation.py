@@ -115,7 +115,7 @@ class Ablation(Experiment):
         device, recipe = self.open_device(), self.recipe()
         rows = self.chosen(table_rows(recipe))
         settings = {**self.settings(recipe), "search": asdict(recipe.search)}
-        results = Results(self.output, "ablation", device, settings)
+        results = Results(self.output, "ablation", device, settings, timed=False)
         best = {}
         for row in rows:  # each row's search and first result together, so that a run that is cut off has whole rows
             best[row.key] = self._search(row, recipe, results, device)

@@ -21,7 +21,8 @@ from detectors.errors import InputError
 class Complexity(Command):
     """AP by scale and complexity on SyntheticScales, of every detector that `ablation` trained into the same folder.
 
-    Where there is no ablation yet, it is run first, on this budget.
+    Where there is no ablation yet, it is run first, on this budget. Rows whose trained detector is gone are left out,
+    and named.
     """
 
     images: int | None = None
@@ -39,16 +40,27 @@ class Complexity(Command):
             raise InputError(f"{trained} is of the data set {data!r}: only on SyntheticScales is complexity known")
         recipe = _recipe_of(ablation["settings"], self.images)
         settings = {**ablation["settings"], "images": list(recipe.images), "edges": scale_edges(recipe)}
-        results = Results(self.output, "complexity", device, settings)
+        results = Results(self.output, "complexity", device, settings, timed=False)
+        rows = [row for row in ablation["rows"] if "error" not in row and _is_result(row)]
+        gone = [row["key"] for row in rows if not (self.output / row["run"]).exists()]
+        if len(gone) == len(rows):
+            raise InputError(f"none of the {len(rows)} detectors of {trained} are there any more")
+        if gone:
+            print(f"complexity: without {len(gone)} of {len(rows)} detectors, which are gone: {', '.join(gone)}")
         measurements = []
-        for row in ablation["rows"]:
-            if "error" in row or row["key"] != f"{row['row']}/seed{row['seed']}":  # of the search and the curves
+        for row in rows:
+            if row["key"] in gone:
                 continue
             columns = {name: row[name] for name in ("row", "title", "seed")}
             take = _measurement(self.output / row["run"], recipe, device)
             measurements.append(Measurement(row["key"], columns, take))
         take_measurements(results, measurements, "complexity")
         return 0
+
+
+def _is_result(row: Mapping[str, Any]) -> bool:
+    """Whether a row of the ablation is not one of its search or its curves."""
+    return bool(row["key"] == f"{row['row']}/seed{row['seed']}")
 
 
 def scale_edges(recipe: Recipe) -> list[int]:

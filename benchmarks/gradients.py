@@ -36,7 +36,7 @@ class Gradients(Command):
     def run(self) -> int:
         device, recipe = self.open_device(), RECIPES[self.budget]
         settings = {"steps": STEPS[self.budget], "lr": LR, "batch_size": recipe.batch_size, "recipe": self.budget}
-        results = Results(self.output, "gradients", device, settings)
+        results = Results(self.output, "gradients", device, settings, timed=False)
         rows = {row.key: row for row in table_rows(recipe)}
         rows["released"] = Row("released", "MLFPN as released", recipe.mlfpn(design="released"))
         measurements = [

@@ -75,7 +75,7 @@ class Real(Command):
             for seed in range(self.seeds or SIZES[self.budget].seeds)
             for row in self.rows
         ]
-        take_measurements(Results(self.output, "real", device, {}), measurements, "real", bar=False)
+        take_measurements(Results(self.output, "real", device, {}, timed=False), measurements, "real", bar=False)
 
     def datasets(self) -> tuple[DetectionDataset, DetectionDataset]:
         """The data to train on and to test on."""

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,8 @@ def _origin(content: Mapping[str, Any]) -> list[str]:
     settings = ", ".join(f"{key} {value}" for key, value in content["settings"].items())
     commits = dict.fromkeys([content["commit"], *(row["commit"] for row in content["rows"] if "commit" in row)])
     at = f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}"
+    others = Counter(row["instructions"] for row in content["rows"] if "instructions" in row)
+    at += "".join(f", {count} rows on {instructions}" for instructions, count in others.items())
     return [
         f"`{command}` at {at}; {versions}; {env['platform']}.",
         "",

@@ -2,7 +2,8 @@
 
 A results file is JSON: `schema`, `benchmark`, `command`, `commit`, `environment` (versions and the device), `settings`
 and `rows`. Every row has a `key`, unique in the file, so that an interrupted run goes on where it stopped; one that was
-measured at another commit than the file's first has that `commit`.
+measured at another commit than the file's first has that `commit`, or on a processor of another instruction set those
+`instructions`.
 """
 
 import fcntl
@@ -75,13 +76,16 @@ class Results:
         benchmark: name of the benchmark and the file.
         device: the device that is measured.
         settings: values that the measurements depend on, as plain JSON.
+        timed: whether the measurements are timings, which all have to come from processors of one instruction set.
 
     Raises:
         ValueError: for a file of another schema, another device or other settings, or one that is not a results file,
             which stays as it is.
     """
 
-    def __init__(self, folder: Path, benchmark: str, device: torch.device, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, benchmark: str, device: torch.device, settings: Mapping[str, Any], *, timed: bool = True
+    ) -> None:
         self.path = Path(folder) / f"{benchmark}.json"
         self.rows: list[dict[str, Any]] = []
         self._head = {
@@ -92,13 +96,13 @@ class Results:
             "environment": environment(device),
             "settings": json.loads(json.dumps(settings)),
         }
-        self._commit = self._head["commit"]
+        self._origin = _origin(self._head)
         if self.path.exists():
             old = read_results(self.path)
-            for what, ours, theirs in (
-                ("settings", self._head["settings"], old["settings"]),
-                ("device", self._head["environment"]["device"], old["environment"]["device"]),
-            ):
+            compared = [("settings", self._head["settings"], old["settings"])]
+            names = ("device", "instructions") if timed and "instructions" in old["environment"] else ("device",)
+            compared += [(name, self._head["environment"][name], old["environment"][name]) for name in names]
+            for what, ours, theirs in compared:
                 if ours != theirs:
                     raise InputError(
                         f"{self.path} was made with other {what}: {theirs}, not {ours}; choose another --output"
@@ -116,9 +120,8 @@ class Results:
 
     def add(self, key: str, **values: Any) -> dict[str, Any]:
         """Add a row, or replace the one with its key, and save."""
-        row = {"key": key, **values}
-        if self._commit != self._head["commit"]:
-            row["commit"] = self._commit
+        first = _origin(self._head)
+        row = {"key": key, **values, **{name: x for name, x in self._origin.items() if x != first[name]}}
         with self._locked():
             written = read_results(self.path)["rows"] if self.path.exists() else self.rows
             self.rows = [r for r in written if r["key"] != key] + [row]
@@ -133,6 +136,11 @@ class Results:
         with open(self.path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _origin(head: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a file's head that a row can have otherwise."""
+    return {"commit": head["commit"], "instructions": head["environment"].get("instructions")}
 
 
 def read_results(path: Path) -> dict[str, Any]:

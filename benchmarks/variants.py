@@ -65,6 +65,6 @@ class Variants(Experiment):
     def run(self) -> int:
         device, recipe = self.open_device(), self.recipe()
         measurements = self.measurements("variants", table_rows(recipe), recipe, device)
-        results = Results(self.output, "variants", device, self.settings(recipe))
+        results = Results(self.output, "variants", device, self.settings(recipe), timed=False)
         take_measurements(results, measurements, "variants", bar=False)
         return 0

@@ -78,7 +78,7 @@ def test_parameters_fit_table_3(variant):
 
 
 @pytest.mark.parametrize("step", [10, pytest.param(1, marks=pytest.mark.slow)])
-def test_smoke_of_ablation_and_complexity(tmp_path, monkeypatch, step):
+def test_smoke_of_ablation_and_complexity(tmp_path, monkeypatch, capsys, step):
     chosen = table_rows(RECIPES["smoke"])[::step]
     monkeypatch.setattr(ablation, "table_rows", lambda recipe: chosen)
     assert run("complexity", "--output", tmp_path) == 0  # trains first
@@ -95,6 +95,15 @@ def test_smoke_of_ablation_and_complexity(tmp_path, monkeypatch, step):
     monkeypatch.setattr(experiment, "train", refuse)
     assert run("ablation", "--output", tmp_path) == 0
     assert read_results(tmp_path / "ablation.json")["rows"] == rows
+
+    (tmp_path / "complexity.json").unlink()
+    shutil.rmtree(tmp_path / rows[0]["run"])
+    assert run("complexity", "--output", tmp_path) == 0
+    assert f"without 1 of {len(rows)} detectors, which are gone: {rows[0]['key']}\n" in capsys.readouterr().out
+    assert [row["key"] for row in read_results(tmp_path / "complexity.json")["rows"]] == [r["key"] for r in rows[1:]]
+    shutil.rmtree(tmp_path / "runs")
+    assert run("complexity", "--output", tmp_path) == 2
+    assert f"none of the {len(rows)} detectors" in capsys.readouterr().err
 
 
 def test_a_cell_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
