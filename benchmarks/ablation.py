@@ -30,7 +30,7 @@ def table_rows(recipe: Recipe) -> list[Row]:
     >>> [row.key for row in table_rows(RECIPES["cpu"])][:4]
     ['ssd', 'deconv', 's-tum', 'tum']
     """
-    return [*_paper_rows(recipe), *_maps_rows(recipe), *_newer_rows(recipe)]
+    return [*_paper_rows(recipe), *_maps_rows(recipe), *_newer_rows(recipe), *_silu_rows(recipe)]
 
 
 # In their papers FPN, PAFPN and SSD's layers have no norms. The other rows have them, so here all do. BiFPN and the
@@ -93,6 +93,16 @@ def _newer_rows(recipe: Recipe) -> list[Row]:
     if recipe.image_size >= 128:  # it always makes five maps
         nasfpn = {"num_stages": 3, "out_channels": width}
         rows.append(_row("nasfpn", "NAS-FPN on two maps, five out", "nasfpn", nasfpn, _TWO))
+    return rows
+
+
+def _silu_rows(recipe: Recipe) -> list[Row]:
+    """Necks of ReLUs with the activation of the newer ones, to tell the activation's part from the architecture's."""
+    known = {row.key: row.settings for row in [*_paper_rows(recipe), *_maps_rows(recipe)]}
+    rows = []
+    for key, title in (("mlfpn", "MLFPN"), ("pafpn-2", "PAFPN on two maps")):
+        kwargs = {**known[key]["neck_kwargs"], "act_layer": "silu"}
+        rows.append(Row(f"{key}-silu", f"{title} with SiLU", {**known[key], "neck_kwargs": kwargs}))
     return rows
 
 

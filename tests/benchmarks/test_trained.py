@@ -57,6 +57,8 @@ def test_the_papers_steps():
         "repgfpn",
         "simple",
         "nasfpn",
+        "mlfpn-silu",
+        "pafpn-2-silu",
     ]
     assert rows["stronger"].backbone == RECIPES["cpu"].stronger
 
@@ -70,6 +72,17 @@ def test_the_rows_norms():
         norms = [m for m in model.pyramid.neck.modules() if isinstance(m, nn.BatchNorm2d)]
         assert norms
         assert {(m.eps, m.momentum) for m in norms} == {expected[key.removesuffix("-2")]}
+
+
+@pytest.mark.parametrize("key", ["mlfpn", "pafpn-2"])
+def test_rows_with_silu_differ_in_the_activation_alone(key):
+    rows = {row.key: row for row in table_rows(RECIPES["smoke"])}
+    necks = []
+    for name in (key, f"{key}-silu"):
+        model = create_detector("ssd", 4, backbone="resnet10t", image_size=64, **rows[name].settings)
+        necks.append([m for m in model.pyramid.neck.modules() if not list(m.children()) and type(m) is not nn.Identity])
+    changed = {(type(one), type(other)) for one, other in zip(*necks, strict=True) if repr(one) != repr(other)}
+    assert changed == {(nn.ReLU, nn.SiLU)}
 
 
 @pytest.mark.parametrize("variant", PAPER_MPARAMS)
