@@ -13,6 +13,8 @@ from benchmarks.pages import Source
 from benchmarks.real import TITLES
 from benchmarks.tables import Row, grouped, number, percent, spread, table
 from benchmarks.training import FIGURES, PUBLISHED
+from detectors.data.synthetic_objects import CLASS_NAMES
+from detectors.training.evaluation import COMPLEXITIES
 
 
 def ablation(source: Source) -> list[str]:
@@ -23,7 +25,7 @@ def ablation(source: Source) -> list[str]:
     kinds = {
         kind: grouped([row for row in rows if _kind(row) == kind], "row") for kind in ("result", "curve", "search")
     }
-    lines = _ablation_table(source, kinds["result"]) if kinds["result"] else []
+    lines = _ablation_table(source, kinds["result"]) + _by_complexity(kinds["result"]) if kinds["result"] else []
     if kinds["curve"]:
         lines += _curves(source, kinds["result"], kinds["curve"])
     return lines + (_search(kinds["search"]) if kinds["search"] else [])
@@ -60,6 +62,24 @@ def _ablation_table(source: Source, groups: Mapping[str, list[Row]]) -> list[str
     spans = {title: (statistics.mean(v), min(v), max(v)) for title, v in values.items()}
     plots.bars(file, spans, "AP (lines: lowest to highest seed)")
     return [*lines, line, ""]
+
+
+def _by_complexity(groups: Mapping[str, list[Row]]) -> list[str]:
+    """AP by how complex classes look, of the embedded data's classes; nothing for other data."""
+    kinds = {kind: CLASS_NAMES[3 * i : 3 * i + 3] for i, kind in enumerate(COMPLEXITIES)}
+    body = []
+    for rows in groups.values():
+        if any(not set(CLASS_NAMES) <= set(row.get("classes", ())) for row in rows):
+            return []
+        points = [
+            [statistics.mean(row["classes"][name]["AP"] for name in names) for row in rows] for names in kinds.values()
+        ]
+        body.append([rows[0]["title"], *(spread(values) for values in points)])
+    text = "Classes in three groups, the mean AP of each: " + "; ".join(
+        f"{kind}: {', '.join(names)}" for kind, names in kinds.items()
+    )
+    text += ". A composite's class lies in the arrangement of its parts."
+    return ["### AP by complexity of appearance", "", text, "", *table(["row", *kinds], body)]
 
 
 def _curves(source: Source, results: Mapping[str, list[Row]], curves: Mapping[str, list[Row]]) -> list[str]:

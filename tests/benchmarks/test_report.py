@@ -10,6 +10,7 @@ from benchmarks.cli import main
 from benchmarks.necks import Mode
 from benchmarks.report import PAGES
 from benchmarks.results import Results
+from detectors.data.synthetic_objects import CLASS_NAMES
 
 CPU = torch.device("cpu")
 
@@ -37,7 +38,8 @@ def fill(folder):
         for seed, ap in enumerate(points):
             columns = {"row": row, "title": row.upper(), "seed": seed}
             columns |= {} if paper is None else {"paper_ap": paper}
-            ablation.add(f"{row}/{seed}", **columns, AP=ap, **figures)
+            classes = {name: {"AP": ap + 0.1 * (i // 3 - 1)} for i, name in enumerate(CLASS_NAMES)}
+            ablation.add(f"{row}/{seed}", **columns, AP=ap, **figures, classes=classes)
     variants = Results(folder, "variants", CPU, {})
     for levels in (2, 8):
         row = f"{levels}x256"
@@ -95,6 +97,8 @@ def test_pages_show_what_is_in_the_files(tmp_path):
     assert "on the CPU it was not measured" in pages["necks"]
     assert "| SSD | 31.0 ± 1.4 |  | 25.8 |  | 70.0 ± 0.0 |  |" in pages["ablation"]
     assert "| FPN | 34.0 ± 1.4 | +3.0 |  |" in pages["ablation"]
+    assert "| row | plain | textured | composite |" in pages["ablation"]
+    assert "| SSD | 21.0 ± 1.4 | 31.0 ± 1.4 | 41.0 ± 1.4 |" in pages["ablation"]
     assert "| 2 | 256 | 40.1 | 41.8 | +4.2 % | 64 |" in pages["variants"]
     plain, composite = pages["complexity"].split("### ")[1:]
     assert "| row | mean | 8 to 16 | 16 to 32 |" in plain
