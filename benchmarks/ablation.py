@@ -108,7 +108,9 @@ def _silu_rows(recipe: Recipe) -> list[Row]:
 
 SEARCH_SEED = 100
 """Seed of the search's runs; the results' seeds are 0, 1, ..."""
-CURVES = ("ssd", "deconv", "fpn", "fpn-2", "pafpn", "pafpn-2", "bifpn", "bifpn-2", "mlfpn")
+_ON_MAPS = ("fpn", "fpn-2", "pafpn", "pafpn-2", "bifpn", "bifpn-2")
+CURVES = ("ssd", "deconv", *_ON_MAPS, "mlfpn", "mlfpn-silu", "hybrid_encoder")
+"""Rows of the curves of AP over pictures seen."""
 
 
 @dataclass(kw_only=True)
