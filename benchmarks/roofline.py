@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from benchmarks.timing import measure
 from detectors.inference.deploy import DeployedDetector
+from detectors.inference.packing import PackedConv2d
 from pyramids import MLFPN
 
 
@@ -69,6 +70,23 @@ def _tensors(value: Any) -> list[Tensor]:
     return []
 
 
+def count_flops(part: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, Any]:
+    """FLOPs of `part(*inputs)`, those of packed convolutions among them, and its outputs."""
+
+    def packed(x: list[int], weight: list[int], *rest: Any, out_shape: list[int], **kwargs: Any) -> int:
+        return int(conv_flop_count(x, weight, out_shape))
+
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._convolution_pointwise: packed}) as counter:
+        outputs = part(*inputs)
+    return counter.get_total_flops(), outputs
+
+
+def _weights(part: nn.Module) -> list[Tensor]:
+    """Parameters and buffers; packed weights are neither."""
+    packed = [module.weight for module in part.modules() if isinstance(module, PackedConv2d)]
+    return [*part.parameters(), *part.buffers(), *packed]
+
+
 def _bytes(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -86,11 +104,10 @@ def roofline(
     rows: list[Mapping[str, Any]] = []
     for name, part, inputs in detector_parts(model, batch, sizes):
         progress(name)
-        with FlopCounterMode(display=False) as counter:
-            outputs = part(*inputs)
-        moved = _bytes([*_tensors(inputs), *_tensors(outputs), *part.parameters(), *part.buffers()])
+        flops, outputs = count_flops(part, inputs)
+        moved = _bytes([*_tensors(inputs), *_tensors(outputs), *_weights(part)])
         timing = measure(part, [inputs], device=batch.device, repeats=repeats)
-        gflop, gbyte = counter.get_total_flops() / 1e9, moved / 1e9
+        gflop, gbyte = flops / 1e9, moved / 1e9
         floor = max(gflop / peaks["gflops"], gbyte / peaks["gbytes"]) * 1e3
         rows.append(
             {
