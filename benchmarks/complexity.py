@@ -42,15 +42,14 @@ class Complexity(Command):
         settings = {**ablation["settings"], "images": list(recipe.images), "edges": scale_edges(recipe)}
         results = Results(self.output, "complexity", device, settings, timed=False)
         rows = [row for row in ablation["rows"] if "error" not in row and _is_result(row)]
-        gone = [row["key"] for row in rows if not (self.output / row["run"]).exists()]
-        if len(gone) == len(rows):
+        found = [row for row in rows if (self.output / row["run"]).exists()]
+        if not found:
             raise InputError(f"none of the {len(rows)} detectors of {trained} are there any more")
+        gone = [row["key"] for row in rows if row not in found]
         if gone:
             print(f"complexity: without {len(gone)} of {len(rows)} detectors, which are gone: {', '.join(gone)}")
         measurements = []
-        for row in rows:
-            if row["key"] in gone:
-                continue
+        for row in found:
             columns = {name: row[name] for name in ("row", "title", "seed")}
             take = _measurement(self.output / row["run"], recipe, device)
             measurements.append(Measurement(row["key"], columns, take))

@@ -183,7 +183,7 @@ def _origin(content: Mapping[str, Any]) -> list[str]:
     commits = dict.fromkeys([content["commit"], *(row["commit"] for row in content["rows"] if "commit" in row)])
     at = f"commit{'s' * (len(commits) > 1)} {', '.join(commits)}"
     others = Counter(row["instructions"] for row in content["rows"] if "instructions" in row)
-    at += "".join(f", {count} rows on {instructions}" for instructions, count in others.items())
+    at += "".join(f"; {count} rows on {instructions}" for instructions, count in others.items())
     return [
         f"`{command}` at {at}; {versions}; {env['platform']}.",
         "",

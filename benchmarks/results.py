@@ -79,8 +79,8 @@ class Results:
         timed: whether the measurements are timings, which all have to come from processors of one instruction set.
 
     Raises:
-        ValueError: for a file of another schema, another device or other settings, or one that is not a results file,
-            which stays as it is.
+        ValueError: for a file of another schema, another device, other settings or, if timed, another instruction set,
+            or one that is not a results file; it stays as it is.
     """
 
     def __init__(

@@ -37,14 +37,14 @@ def test_rows_say_which_other_commit_they_are_of(tmp_path, monkeypatch):
     assert content["rows"] == [{"key": "x"}, {"key": "y", "commit": "two"}, {"key": "z"}]
 
 
-def _on(monkeypatch, instructions):
+def set_instructions(monkeypatch, instructions):
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: instructions)
 
 
 def test_timings_of_two_instruction_sets_are_not_mixed(tmp_path, monkeypatch):
-    _on(monkeypatch, "AVX2")
+    set_instructions(monkeypatch, "AVX2")
     Results(tmp_path, "speed", CPU, {}).add("x", ms=1)
-    _on(monkeypatch, "AVX512")
+    set_instructions(monkeypatch, "AVX512")
     with pytest.raises(ValueError, match=r"other instructions: AVX2, not AVX512"):
         Results(tmp_path, "speed", CPU, {})
     assert read_results(tmp_path / "speed.json")["rows"] == [{"key": "x", "ms": 1}]
@@ -52,7 +52,7 @@ def test_timings_of_two_instruction_sets_are_not_mixed(tmp_path, monkeypatch):
 
 def test_rows_without_timings_say_of_which_other_instruction_set_they_are(tmp_path, monkeypatch):
     for instructions, key in (("AVX2", "x"), ("AVX512", "y"), ("AVX2", "z")):
-        _on(monkeypatch, instructions)
+        set_instructions(monkeypatch, instructions)
         Results(tmp_path, "ablation", CPU, {}, timed=False).add(key)
     content = read_results(tmp_path / "ablation.json")
     assert content["environment"]["instructions"] == "AVX2"

@@ -55,6 +55,9 @@ def test_wide_convolutions_stay_within_their_rounding(dtype, rounding):
         (256, 256, {}, 19, False),
         (128, 255, {}, 20, False),
         (255, 128, {}, 20, False),
+        (64, 512, {}, 20, True),
+        (2048, 63, {}, 40, False),  # the boxes' predictor of a wide head
+        (63, 2048, {}, 40, False),
         (256, 256, {"stride": 2}, 40, False),
         (256, 256, {"dilation": 2, "padding": 2}, 40, False),
         (256, 256, {"padding": 0}, 40, False),
