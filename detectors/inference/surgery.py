@@ -9,6 +9,18 @@ from torch import Tensor, nn
 Shape = tuple[int, ...]
 
 
+def is_plain_3x3(module: nn.Module) -> bool:
+    """Whether a module is a 3x3 convolution of stride 1 and padding 1 with zeros, and nothing more than that.
+
+    >>> is_plain_3x3(nn.Conv2d(3, 8, 3, padding=1)), is_plain_3x3(nn.Conv2d(3, 8, 3))
+    (True, False)
+    """
+    if type(module) is not nn.Conv2d or module.padding_mode != "zeros":
+        return False
+    form = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
+    return form == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
+
+
 def conv_inputs(module: nn.Module, *inputs: Any) -> dict[nn.Conv2d, Shape]:
     """The convolutions that `module(*inputs)` runs, each with the shape `(N, C, H, W)` of what it reads.
 

@@ -2,15 +2,18 @@
 
 Winograd's minimal filtering as Lavin & Gray have it ("Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
 arXiv 1509.09308), F(4x4, 3x3): a tile of 4 x 4 outputs costs 36 multiplications per channel in place of 144. cuDNN uses
-it by itself; oneDNN, which computes torch's convolutions on the CPU, does not. The network of M2Det-320 with VGG-16
-takes 0.68 of its time with it on one thread (1408 to 951 ms) and 0.81 on two (910 to 738 ms), in fp32 on AVX2.
+it by itself; oneDNN, which computes torch's convolutions on the CPU, does not. The network of M2Det-320 with VGG-16 in
+the authors' design takes 0.55 of its time with it on one thread (1511 to 861 ms) and 0.57 on two (839 to 472 ms), in
+float32 with AVX-512; 0.62 on two held to AVX2. The products are a 1x1 convolution of 36 groups, whose weights `packing`
+packs: 1.2 to 1.6 times as fast as `torch.bmm`.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectors.inference.surgery import Shape, conv_inputs, replace_modules
+from detectors.inference.packing import has_fast_products
+from detectors.inference.surgery import Shape, conv_inputs, is_plain_3x3, replace_modules
 
 _TILE = 4  # side of a tile of outputs
 _PATCH = _TILE + 2  # side of the inputs that a tile reads
@@ -18,12 +21,12 @@ _PATCH = _TILE + 2  # side of the inputs that a tile reads
 # "Error Analysis and Improving the Accuracy of Winograd Convolution", arXiv 1803.10986): with the usual 0, 1, -1, 2 and
 # -2 the largest error in bfloat16 is 4 times that of these.
 _POINTS = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)
-# With fewer channels or smaller maps the transforms cost what the products save. A head of 24 channels on
-# 2048 at 40x40 takes 23 ms in this form and 12 ms as a packed convolution.
-_MIN_WEIGHTS = 128 * 256  # input times output channels
-_MIN_CHANNELS = 64  # of input and of output
+# With fewer channels or smaller maps the transforms cost what the products save: shares of a packed convolution's time,
+# in float32 with AVX-512, are 0.80 for 128 to 128 channels at 160x160 and 0.98 at 20x20, 1.11 for 64 to 128 at 160x160
+# and 1.08 for 512 to 512 at 10x10.
+_MIN_CHANNELS = 128  # of input and of output
 _MIN_SIDE = 20
-# Output channels are computed in multiples of this: 496 for 486 take 0.82 to 0.89 of the time (AVX-512, two threads).
+# Output channels are computed in multiples of this, for which oneDNN has faster code.
 _ALIGNMENT = 16
 
 
@@ -32,7 +35,7 @@ class WinogradConv2d(nn.Module):
 
     Equal to the convolution up to rounding: to about 3e-6 of its largest output in float32, to about 3e-2 in bfloat16,
     ten times the convolution's own rounding there. It takes 4 times the memory for weights. A value that is not finite
-    spoils its whole tile.
+    spoils its whole tile. It is fast once `pack_convolutions` has packed its products.
 
     >>> conv = nn.Conv2d(8, 16, 3, padding=1).requires_grad_(False)
     >>> x = torch.rand(1, 8, 7, 5)
@@ -40,7 +43,6 @@ class WinogradConv2d(nn.Module):
     True
     """
 
-    weight: Tensor
     bias: Tensor
     to_tiles: Tensor
     from_tiles: Tensor
@@ -49,13 +51,15 @@ class WinogradConv2d(nn.Module):
         super().__init__()
         # B^T, G and A^T of section 4, for one axis.
         inputs, filters, outputs = torch.linalg.inv(_powers(_PATCH)).T, _powers(3), _powers(_TILE).T
-        kernel = conv.weight.detach().double()
-        weight = torch.einsum("ai,ocij,bj->abco", filters, kernel, filters).flatten(0, 1)
-        weight = F.pad(weight, (0, -conv.out_channels % _ALIGNMENT))
+        kernel = F.pad(conv.weight.detach().double(), (0, 0, 0, 0, 0, 0, 0, -conv.out_channels % _ALIGNMENT))
+        weight = torch.einsum("ai,ocij,bj->aboc", filters, kernel, filters).flatten(0, 2)[..., None, None]
+        # For each of a tile's numbers a product of matrices, from all inputs' to all outputs' channels.
+        channels = (_PATCH**2 * conv.in_channels, len(weight))
+        self.products = nn.Conv2d(*channels, 1, groups=_PATCH**2, bias=False, device="meta")  # draws no random numbers
+        self.products.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
         # The transforms of rows and of columns as one matrix.
         tensors = {
-            "weight": weight,
             "bias": bias,
             "to_tiles": torch.kron(inputs, inputs),
             "from_tiles": torch.kron(outputs, outputs),
@@ -70,16 +74,16 @@ class WinogradConv2d(nn.Module):
         frame = (0, 0, 1, columns * _TILE + 1 - width, 1, rows * _TILE + 1 - height)
         padded = F.pad(x.permute(0, 2, 3, 1), frame)
         patches = padded.unfold(1, _PATCH, _TILE).unfold(2, _PATCH, _TILE)  # [n, rows, columns, C, _PATCH, _PATCH]
-        patches = patches.permute(4, 5, 0, 1, 2, 3).reshape(_PATCH**2, -1)
-        tiles = torch.mm(self.to_tiles, patches).view(_PATCH**2, -1, channels)
-        products = torch.bmm(tiles, self.weight).view(_PATCH**2, -1)
-        y = torch.mm(self.from_tiles, products).view(_TILE, _TILE, n, rows, columns, -1)[..., : len(self.bias)]
-        y = y.permute(2, 3, 0, 4, 1, 5).reshape(n, rows * _TILE, columns * _TILE, -1)
+        patches = patches.permute(0, 1, 2, 4, 5, 3).reshape(-1, _PATCH**2, channels)
+        tiles = torch.bmm(self.to_tiles.expand(len(patches), -1, -1), patches)
+        # As one image, channels-last: a row per tile.
+        products = self.products(tiles.view(1, len(tiles), 1, -1).permute(0, 3, 1, 2))
+        products = products.permute(0, 2, 3, 1).reshape(len(tiles), _PATCH**2, -1)
+        y = torch.bmm(self.from_tiles.expand(len(tiles), -1, -1), products)
+        y = y.view(n, rows, columns, _TILE, _TILE, -1)[..., : len(self.bias)]
+        y = y.permute(0, 1, 3, 2, 4, 5).reshape(n, rows * _TILE, columns * _TILE, -1)
         y = y.add_(self.bias)[:, :height, :width].permute(0, 3, 1, 2)
         return y.contiguous(memory_format=torch.channels_last)
-
-    def extra_repr(self) -> str:
-        return f"{self.weight.shape[1]}, {len(self.bias)}"
 
 
 def _powers(count: int) -> Tensor:
@@ -90,17 +94,8 @@ def _powers(count: int) -> Tensor:
 
 def is_faster(conv: nn.Conv2d, shape: Shape) -> bool:
     """Whether a convolution has a Winograd form, and an input wide and large enough for it to be faster."""
-    form = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-    channels = sorted((conv.in_channels, conv.out_channels))
-    wide = channels[0] >= _MIN_CHANNELS and channels[0] * channels[1] >= _MIN_WEIGHTS
-    return form == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and wide and min(shape[2:]) >= _MIN_SIDE
-
-
-def has_fast_products(dtype: torch.dtype) -> bool:
-    """Whether the CPU multiplies matrices of this precision at full speed, as the tiles need it."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    wide = min(conv.in_channels, conv.out_channels) >= _MIN_CHANNELS
+    return is_plain_3x3(conv) and wide and min(shape[2:]) >= _MIN_SIDE
 
 
 def use_winograd(module: nn.Module, dtype: torch.dtype, *inputs: object) -> int:

@@ -12,7 +12,7 @@ from detectors import create_detector
 from detectors.inference.deploy import DeployedDetector
 from detectors.inference.export import export_program
 from detectors.inference.folding import fold_batch_norms
-from detectors.inference.winograd import has_fast_products
+from detectors.inference.packing import has_fast_products
 from pyramids.conv import init_weights
 
 MIXES = [

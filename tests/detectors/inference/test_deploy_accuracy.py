@@ -6,7 +6,8 @@ from torch import Tensor
 
 from detectors import SSD, create_detector
 from detectors.data import SyntheticScales, evaluation_transforms
-from detectors.inference.winograd import WinogradConv2d, has_fast_products
+from detectors.inference.packing import has_fast_products
+from detectors.inference.winograd import WinogradConv2d
 from detectors.training.evaluation import evaluate
 
 STEPS, BATCH = 300, 16
@@ -47,7 +48,7 @@ def learned() -> SSD:
 @pytest.mark.parametrize("least", [None, 16], ids=["as it is", "Winograd wherever it can be"])
 def test_average_precision_is_the_originals(learned: SSD, least: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if least is not None:  # this detector is narrower than those that take it
-        monkeypatch.setattr("detectors.inference.winograd._MIN_WEIGHTS", least**2)
+        monkeypatch.setattr("detectors.inference.winograd._MIN_CHANNELS", least)
         monkeypatch.setattr("detectors.inference.winograd._MIN_SIDE", 3)
     data = pictures(2500, seed=1)  # with fewer, chance alone moves AP by the tolerance
     expected = evaluate(learned, data)["AP"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from detectors.inference.packing import PackedConv2d, pack_convolutions
+from detectors.inference.packing import PackedConv2d, has_fast_products, pack_convolutions
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN")
 
@@ -41,12 +41,20 @@ def test_a_copy_computes_the_same(copied):
     assert other.weight is not packed.weight
 
 
-@pytest.mark.parametrize(("wide", "dtype", "count"), [(128, torch.float32, 1), (128, torch.float64, 0), (16, None, 0)])
-def test_only_wide_convolutions_in_float32_are_packed(wide, dtype, count):
-    body = nn.Sequential(nn.Conv2d(3, wide, 3), nn.ReLU(), nn.Conv2d(wide, 128, 3)).to(dtype or torch.float32)
-    body.requires_grad_(False)
-    x = torch.randn(1, 3, 12, 12, dtype=dtype or torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("wide", [128, 16])
+def test_only_wide_convolutions_in_fast_precisions_are_packed(wide, dtype):
+    body = nn.Sequential(nn.Conv2d(3, wide, 3), nn.ReLU(), nn.Conv2d(wide, 128, 3)).to(dtype).requires_grad_(False)
+    x = torch.randn(1, 3, 12, 12, dtype=dtype)
     expected = body(x)
+    count = int(wide == 128 and has_fast_products(dtype))
     assert pack_convolutions(body, x) == count
     assert sum(isinstance(layer, PackedConv2d) for layer in body) == count
-    torch.testing.assert_close(body(x), expected, rtol=1e-4, atol=1e-5)
+    tolerance = 0.02 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(body(x), expected, rtol=10 * tolerance, atol=tolerance)
+
+
+def test_float64_and_half_have_no_fast_products_of_their_own():
+    assert has_fast_products(torch.float32)
+    assert not has_fast_products(torch.float64)
+    assert not has_fast_products(torch.float16)
