@@ -67,10 +67,10 @@ class DeployedDetector(InferenceDetector):
     """A detector for inference only, as `SSD.deploy` returns it, with the detector's own contract.
 
     `model(images)` gives a list of `{boxes, labels, scores}`, `model.forward_fixed(batch, sizes)` the fixed-size form.
-    It is the faster engine for wide networks: on VGG-16 M2Det-320 of the authors' design is 1.73 times as fast as
-    undeployed here, 1.88 times compiled, and 1.25 times in `OpenVINODetector`. For small networks, of depthwise
-    convolutions and cheap layers, that is the faster: on EfficientNet-lite0 it is 1.75 times here and 2.43 times there
-    (network alone, float32, two threads, AVX-512; with AVX2 1.54, 1.85 and 1.32 times, 1.65 and 2.14 times).
+    It is the faster engine for wide networks: on VGG-16 M2Det-320 of the authors' design is 1.95 times as fast as
+    undeployed here, 2.20 times compiled, and 1.23 times in `OpenVINODetector`. For small networks, of depthwise
+    convolutions and cheap layers, that is the faster: on EfficientNet-lite0 it is 1.83 times here and 2.43 times there
+    (network alone, float32, two threads, AVX-512).
 
     It stays on the device that the detector is on. On the CPU the weights of wide 3x3 convolutions take up to 4 times
     the memory. It can be copied and pickled; to save or export, use the detector that it was made from.
