@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -177,7 +176,6 @@ class Report:
 def _origin(content: Mapping[str, Any]) -> list[str]:
     """The origin of a file's numbers."""
     env = content["environment"]
-    command = shlex.join(Path(word).name if word.startswith("/") else word for word in shlex.split(content["command"]))
     versions = ", ".join(f"{name} {env[name]}" for name in ("python", "torch", "torchvision", "timm"))
     settings = ", ".join(f"{key} {value}" for key, value in content["settings"].items())
     commits = dict.fromkeys([content["commit"], *(row["commit"] for row in content["rows"] if "commit" in row)])
@@ -185,7 +183,7 @@ def _origin(content: Mapping[str, Any]) -> list[str]:
     others = Counter(row["instructions"] for row in content["rows"] if "instructions" in row)
     at += "".join(f"; {count} rows on {instructions}" for instructions, count in others.items())
     return [
-        f"`{command}` at {at}; {versions}; {env['platform']}.",
+        f"`{content['command']}` at {at}; {versions}; {env['platform']}.",
         "",
         *([f"Settings: {settings}.", ""] if settings else []),
     ]

@@ -10,10 +10,11 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,16 @@ def device_name(device: torch.device) -> str:
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
     return f"{model}, {torch.get_num_threads()} threads"
+
+
+def command_line(module: str, words: Sequence[str]) -> str:
+    """A command as results name it, with absolute paths by their last parts: a machine's folders tell others nothing.
+
+    >>> command_line("benchmarks", ["real", "--data", "/home/me/bccd/", "--output=/tmp/out"])
+    'python -m benchmarks real --data bccd --output=out'
+    """
+    shown = [re.sub(r"^(--[^=]+=)?/(.*/)?", r"\1", word.rstrip("/")) for word in words]
+    return shlex.join(["python", "-m", module, *shown])
 
 
 def _commit() -> str:
@@ -91,7 +102,7 @@ class Results:
         self._head = {
             "schema": SCHEMA,
             "benchmark": benchmark,
-            "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+            "command": command_line("benchmarks", sys.argv[1:]),
             "commit": _commit(),
             "environment": environment(device),
             "settings": json.loads(json.dumps(settings)),

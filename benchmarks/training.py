@@ -1,7 +1,6 @@
 """`python -m benchmarks training`: COCO figures of trained runs on pictures that they have not seen, and their cost."""
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 
 from benchmarks.command import Command, Measurement, take_measurements
 from benchmarks.loader import synthetic_folder
-from benchmarks.results import Results
+from benchmarks.results import Results, command_line
 from detectors.data import DetectionDataset, evaluation_transforms, load_dataset
 from detectors.errors import InputError
 from detectors.models.ssd import SSD
@@ -151,7 +150,7 @@ def run_history(folder: Path) -> dict[str, Any]:
         seconds += taken
         waited += taken * line["waiting_for_data"]
         before = step
-    command = shlex.join(["python", "-m", "detectors", *environment["command"][1:]])
+    command = command_line("detectors", environment["command"][1:])
     machine = environment["gpus"][0] if environment["gpus"] else f"CPU, {environment['threads']} threads"
     return {
         "model": config["model"],

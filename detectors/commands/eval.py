@@ -6,23 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from detectors.commands.options import DetectorOptions
 from detectors.errors import InputError
 
 if TYPE_CHECKING:
     from detectors.data import DetectionDataset
+    from detectors.models.detector import Detector
     from detectors.models.ssd import SSD
     from detectors.training.evaluation import CocoResult, Detection
 
 
-@dataclass
-class Eval:
-    """Evaluate a checkpoint on a split of a data folder: COCO's twelve figures, and AP by class."""
+@dataclass(kw_only=True)
+class Eval(DetectorOptions):
+    """Evaluate a checkpoint on a split of a data folder: COCO's twelve figures, and AP by class.
+
+    With another engine, network or precision the figures are those of the detector deployed so.
+    """
 
     data: Path
     """Folder in COCO, Pascal VOC or YOLO layout."""
-    checkpoint: str
-    """A run's folder (its best checkpoint), a saved detector, a .pth checkpoint of M2Det's authors, or the name of a
-    detector on the Hub."""
     split: str | None = None
     """Split to evaluate on. If not given, `test`, or else `val`, or else what the checkpoint's run held out."""
     json: Path | None = None
@@ -35,9 +37,6 @@ class Eval:
     """Write pr.png and detections.png to this folder."""
     format: Literal["coco", "voc", "yolo"] | None = None
     """Layout of the data; detected if not given."""
-    image_size: int | tuple[int, int] | None = None
-    """Side, or height and width, to which images are stretched: for the authors' checkpoints, by default 512, and for
-    detectors that were made without one; others know theirs."""
     batch_size: int = 16
     """Images per batch."""
     max_detections: int | None = None
@@ -45,8 +44,6 @@ class Eval:
     COCO, and the detector gives its own number. Raise it for data with more objects per image."""
     workers: int = 0
     """Processes that load images; 0 loads in this one."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run; auto takes a GPU if there is one."""
 
     val_fraction: float | None = None
     """Evaluate on the part of the split that training held out with this --val-fraction and --split-seed; known from
@@ -57,23 +54,18 @@ class Eval:
     """Make categories of one name one class instead of refusing them."""
 
     def run(self) -> int:
-        from detectors.commands.predict import choose_device
         from detectors.commands.progress import progress_bar
-        from detectors.inference.forms import export_size
-        from detectors.saving import load
         from detectors.training.evaluation import CocoResult, allow_detections, detect, detection_limit_warning
 
         self._check()
-        device = choose_device(self.device)
-        detector = load(self.checkpoint, image_size=self.image_size or 512)
-        if self.image_size is not None:
-            detector.image_size = export_size(detector, self.image_size)
-        detector = detector.to(device).eval()
-        dataset, split = self._open_data(detector)
-        counted = allow_detections(detector, self.max_detections)
-        warning = detection_limit_warning(split, dataset, counted, detector.postprocess)
+        trained = self.open().eval()
+        dataset, split = self._open_data(trained)
+        counted = allow_detections(trained, self.max_detections)
+        warning = detection_limit_warning(split, dataset, counted, trained.postprocess)
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
+        plain = (self.engine, self.network, self.precision) == ("torch", None, "fp32")
+        detector = trained if plain else self.deploy(trained)
         began = time.perf_counter()
         with progress_bar(len(dataset)) as advance:
             detections = detect(detector, dataset, batch_size=self.batch_size, workers=self.workers, progress=advance)
@@ -128,7 +120,7 @@ class Eval:
 
     def _write(
         self,
-        detector: "SSD",
+        detector: "Detector",
         dataset: "DetectionDataset",
         split: str,
         result: "CocoResult",

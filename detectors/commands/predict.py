@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from detectors.commands.options import DetectorOptions
 from detectors.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
     from detectors.inference.results import Found
     from detectors.models.detector import Detector
 
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
-
-@dataclass
-class Predict:
+@dataclass(kw_only=True)
+class Predict(DetectorOptions):
     """Detect objects in image and video files; draw them and write them to a file.
 
     The folder gets a drawing of each file, the detections, and images.json: the images with their ids and the classes,
@@ -31,8 +30,6 @@ class Predict:
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image and video files, folders of images (searched through) and patterns such as 'photos/*.jpg'. Videos need the
     extra `video`."""
-    checkpoint: str
-    """A run's folder, a saved detector, a .pth checkpoint of M2Det's authors, or a detector's name on the Hub."""
     output: Path
     """Folder for the drawings and the detections."""
     format: Literal["coco", "supervision", "csv"] = "coco"
@@ -44,28 +41,11 @@ class Predict:
     """Draw boxes of at least this score."""
     annotations: Path | None = None
     """A COCO file that names the images: its image ids are written. Otherwise images count from 1."""
-    image_size: int | tuple[int, int] | None = None
-    """Side, or height and width, to which images are stretched: for the authors' checkpoints, by default 512, and for
-    detectors that were made without one; others know theirs."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run; auto takes a GPU if there is one."""
-    engine: Literal["torch", "openvino"] = "torch"
-    """Engine that runs the network. openvino, on the CPU, is the faster for small networks; it needs the extra
-    `openvino`."""
-    network: Path | None = None
-    """With the engine openvino: a network of this checkpoint that `export` wrote as .xml, such as one in INT8."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the network; auto takes bf16 where the GPU or the processor has instructions for it, and fp32
-    elsewhere. Boxes and scores are always computed in fp32."""
     compile: bool = False
     """Compile the detector: it takes a minute or more, and is worth it for many images."""
 
     def run(self) -> int:
-        import torch
-
-        from detectors.inference.forms import export_size
         from detectors.inference.results import SUFFIXES, write_results
-        from detectors.saving import load
         from detectors.training.run_log import write_json
 
         for name, value in (("threshold", self.threshold), ("min-score", self.min_score)):
@@ -73,20 +53,8 @@ class Predict:
                 raise InputError(f"--{name} is a score in 0..1: got {value}")
         files = find_inputs(self.inputs, self.output)
         ids = None if self.annotations is None else read_image_ids(self.annotations)
-        device = "cpu" if self.engine == "openvino" and self.device == "auto" else choose_device(self.device)
-        if self.engine == "openvino" and device != "cpu":
-            raise InputError(f"--engine openvino runs on the CPU: got --device {device}")
-        detector = load(self.checkpoint, image_size=self.image_size or 512)
-        if self.image_size is not None:
-            detector.image_size = export_size(detector, self.image_size)
-        detector = detector.to(device)
-        precision = choose_precision(device) if self.precision == "auto" else self.precision
-        deployed = detector.deploy(
-            engine=self.engine,
-            dtype=getattr(torch, PRECISIONS[precision]),
-            compile=self.compile,
-            network=self.network,
-        )
+        detector = self.open()
+        deployed = self.deploy(detector, compile=self.compile)
         names = detector.class_names or [str(label) for label in range(1, detector.num_classes)]
         categories = detector.category_ids or list(range(1, detector.num_classes))
         self.output.mkdir(parents=True, exist_ok=True)
@@ -276,30 +244,6 @@ def drawing_paths(files: list[Path], output: Path) -> list[Path]:
         taken.add(name.lower())
         paths.append(output / (f"{name}.mp4" if is_video(file) else f"{name}.png"))
     return paths
-
-
-def choose_device(name: str) -> str:
-    """`auto` as `cuda` or `cpu`.
-
-    Raises:
-        ValueError: for `cuda` where there is none.
-    """
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is cuda, but torch sees no CUDA GPU here: use --device cpu")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
-
-
-def choose_precision(device: str) -> str:
-    """`bf16` where a device has instructions for it, `fp32` elsewhere."""
-    import torch
-
-    from detectors.inference.deploy import has_instructions
-
-    return "bf16" if has_instructions(torch.device(device), torch.bfloat16) else "fp32"
 
 
 def read_tensor(file: Path, channels: int = 3) -> "Tensor":

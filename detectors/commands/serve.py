@@ -5,8 +5,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from detectors.commands.options import DetectorOptions
 from detectors.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,15 +22,13 @@ _KEPT_SECONDS = 1800
 """How long pictures of visitors are kept."""
 
 
-@dataclass
-class Serve:
+@dataclass(kw_only=True)
+class Serve(DetectorOptions):
     """Open a page to try a detector: drop a picture, move the score threshold, see boxes and times.
 
     The page is for this machine alone unless --host says otherwise. Needs the extra `serve`.
     """
 
-    checkpoint: str
-    """A run's folder, a saved detector, a .pth checkpoint of M2Det's authors, or a detector's name on the Hub."""
     host: str = "127.0.0.1"
     """Address to listen at. With 0.0.0.0 everybody who reaches this machine can use the page."""
     port: int | None = None
@@ -40,17 +39,8 @@ class Serve:
     """Refuse larger files."""
     max_megapixels: float = 50.0
     """Refuse pictures of more pixels."""
-    image_size: int | tuple[int, int] | None = None
-    """Side, or height and width, to which images are stretched: for the authors' checkpoints, by default 512, and for
-    detectors that were made without one; others know theirs."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run; auto takes a GPU if there is one."""
 
     def run(self) -> int:
-        from detectors.commands.predict import choose_device
-        from detectors.inference.forms import export_size
-        from detectors.saving import load
-
         if not 0 <= self.threshold <= 1:
             raise InputError(f"--threshold is a score in 0..1: got {self.threshold}")
         if self.port is not None and not 0 < self.port < 2**16:
@@ -58,10 +48,7 @@ class Serve:
         for name, value in (("megabytes", self.max_megabytes), ("megapixels", self.max_megapixels)):
             if not value > 0:
                 raise InputError(f"--max-{name} is above 0: got {value}")
-        detector = load(self.checkpoint, image_size=self.image_size or 512)
-        if self.image_size is not None:
-            detector.image_size = export_size(detector, self.image_size)
-        deployed = detector.to(choose_device(self.device)).deploy()
+        deployed = self.deploy(self.open())
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the page asks no other host for anything
         try:
             import gradio

@@ -10,10 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from detectors import SSD
 from detectors.cli import main
+from detectors.data import SyntheticScales, export_coco
 from detectors.errors import InputError
 from detectors.inference.export import export_program
 from detectors.inference.multiscale import MultiScale
+from detectors.inference.packing import has_fast_products
 from detectors.inference.quantize import export_openvino
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO comes with the extra `openvino`")
@@ -159,6 +162,71 @@ def test_predict_with_the_engine(model, deployed, tmp_path, monkeypatch, precisi
     with torch.no_grad():
         [expected] = model([pixels.permute(2, 0, 1).float() / 255])
     torch.testing.assert_close(torch.tensor(found), expected["scores"], atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def data(model, tmp_path_factory):
+    """Circles, squares and triangles under the names of the model's classes."""
+    folder = tmp_path_factory.mktemp("data")
+    export_coco(folder, {"val": SyntheticScales(6, image_size=64, min_size=16, max_size=48, complexities=(0,))})
+    text = (folder / "val.json").read_text()
+    for name, other in zip(("circle", "square", "triangle"), model.class_names):
+        text = text.replace(name, other)
+    (folder / "val.json").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def figures(model, data, tmp_path_factory):
+    """Figures of `eval` with some options."""
+    folder = tmp_path_factory.mktemp("eval")
+    model.save_pretrained(folder / "saved")
+
+    def evaluate(*words):
+        options = ["--data", str(data), "--checkpoint", str(folder / "saved"), "--json", str(folder / "f")]
+        assert main(["eval", *options, "--device", "cpu", *words]) == 0
+        return json.loads((folder / "f").read_text())
+
+    return evaluate
+
+
+@pytest.mark.parametrize("words", [[], ["--engine", "openvino"], ["--precision", "bf16"], ["--network"]])
+def test_eval_measures_the_network_that_is_asked_for(figures, model, deployed, network, monkeypatch, words):
+    ways = []
+    deploy = SSD.deploy
+    monkeypatch.setattr("detectors.inference.openvino.convert", lambda detector: deployed.network.model())
+    monkeypatch.setattr(SSD, "deploy", lambda self, **kw: ways.append(kw) or deploy(self, **kw))
+    if words == ["--precision", "bf16"] and not has_fast_products(torch.bfloat16):
+        pytest.skip("this processor has no bfloat16")
+    if words == ["--network"]:
+        words = ["--engine", "openvino", "--network", str(network)]
+    expected, found = figures(), figures(*words)
+    assert expected["AP50"] > 0
+    assert found["AP50"] == pytest.approx(expected["AP50"], abs=0.02 if "bf16" in words else 1e-3)
+    chosen = {"engine": "torch", "dtype": torch.float32, "network": None, "compile": False}
+    changes = {"--engine": ("engine", "openvino"), "--precision": ("dtype", torch.bfloat16)}
+    chosen |= dict(changes[word] for word in words if word in changes)
+    assert ways == ([chosen | {"network": network if "--network" in words else None}] if words else [])
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "serve"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--engine", "openvino", "--device", "cuda"], "--engine openvino runs on the CPU: got --device cuda"),
+        (["--network", "int8.xml"], "a network in a file is for engine='openvino': got network=int8.xml"),
+        (["--engine", "openvino", "--network", "gone.xml"], "gone.xml"),
+    ],
+)
+def test_bad_engines_are_refused_by_every_command(model, data, command, words, told, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "saved")
+    places = {
+        "predict": [str(data), "--output", str(tmp_path / "out")],
+        "eval": ["--data", str(data)],
+        "serve": [],
+    }
+    assert main([command, *places[command], "--checkpoint", str(tmp_path / "saved"), *words]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_bad_requests(model, deployed, tiny, tmp_path):
