@@ -67,7 +67,11 @@ class Network(NamedTuple):
         path = Path(path)
         if path.suffix != ".xml":
             raise InputError(f"a network of OpenVINO is an .xml file with a .bin beside it: got {path}")
-        return cls(path.read_bytes(), path.with_suffix(".bin").read_bytes())
+        files = (path, path.with_suffix(".bin"))
+        for file in files:
+            if not file.is_file():
+                raise FileNotFoundError(f"no file {file}: a network of OpenVINO is an .xml file with a .bin beside it")
+        return cls(*(file.read_bytes() for file in files))
 
     def model(self) -> Any:
         """The network as an `openvino.Model`."""

@@ -116,9 +116,6 @@ def test_the_network_in_a_file(model, tiny, tmp_path):
         tiny("m2det", num_classes=5).deploy(engine="openvino", network=path)
     with pytest.raises(ValueError, match=r"\.xml file with a \.bin"):
         model.deploy(engine="openvino", network=tmp_path / "network.bin")
-    (tmp_path / "network.bin").unlink()
-    with pytest.raises(FileNotFoundError):
-        model.deploy(engine="openvino", network=path)
 
 
 def test_int8_stays_close(model, deployed, tmp_path, monkeypatch):
@@ -215,7 +212,7 @@ def test_eval_measures_the_network_that_is_asked_for(figures, model, deployed, n
     [
         (["--engine", "openvino", "--device", "cuda"], "--engine openvino runs on the CPU: got --device cuda"),
         (["--network", "int8.xml"], "a network in a file is for engine='openvino': got network=int8.xml"),
-        (["--engine", "openvino", "--network", "gone.xml"], "gone.xml"),
+        (["--engine", "openvino", "--network", "gone.xml"], "no file gone.xml: a network of OpenVINO is"),
     ],
 )
 def test_bad_engines_are_refused_by_every_command(model, data, command, words, told, tmp_path, capsys):
@@ -288,6 +285,19 @@ def test_a_damaged_network_is_named(model, network, tmp_path, damage):
     path.with_suffix(".bin").write_bytes(weights)
     with pytest.raises(InputError, match=r"^.*damaged\.xml and its \.bin are not a complete OpenVINO network: [^\n]+$"):
         model.deploy(engine="openvino", network=path)
+
+
+@pytest.mark.parametrize("gone", ["network.xml", "network.bin"])
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_missing_part_of_a_network_is_named(model, network, tmp_path, gone, folder):
+    for file in (network, network.with_suffix(".bin")):
+        if file.name != gone:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        elif folder:
+            (tmp_path / file.name).mkdir()
+    told = rf"^no file .*{gone}: a network of OpenVINO is an \.xml file with a \.bin beside it$"
+    with pytest.raises(FileNotFoundError, match=told):
+        model.deploy(engine="openvino", network=tmp_path / "network.xml")
 
 
 @pytest.mark.parametrize("name", ["network.xml", "network.bin"])
