@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.ablation import table_rows
 from benchmarks.experiment import RECIPES
-from benchmarks.results import Results
+from benchmarks.results import Results, command_line
 from detectors.errors import InputError
 from detectors.training.backbone_weights import package_for
 
@@ -167,7 +167,9 @@ class Gpu:
             limit = time_limits(steps[number:], max(deadline - time.monotonic(), 0))[0]
             outcome = run_step(step, limit)
             outcomes[step.name] = outcome
-            record.add(step.name, command=shlex.join(step.command), limit=round(limit), **vars(outcome))
+            record.add(
+                step.name, command=command_line(step.command[0], step.command[1:]), limit=round(limit), **vars(outcome)
+            )
         outcomes["report"] = run_step(REPORT, _REPORT_SECONDS)
         print()
         for name, outcome in outcomes.items():

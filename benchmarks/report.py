@@ -75,7 +75,8 @@ PAGES = {
         "Speed",
         "Network and suppression together, one image at a time, as in the paper's Fig. 5. Weights are random: with "
         "score thresholds of 0, `full`, suppression has the most that it can have to do; `own` are the models' "
-        "thresholds. Others take turns with eager detectors on the same images; times faster is the median of pairs.",
+        "thresholds. Others take turns with eager detectors on the same images; times faster is the median of pairs. "
+        "The machine is not equally fast from one row to the next, so compare ratios, not milliseconds of two rows.",
         runtime_pages.speed,
     ),
     "nms": Page(

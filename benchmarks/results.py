@@ -47,7 +47,7 @@ def command_line(module: str, words: Sequence[str]) -> str:
     >>> command_line("benchmarks", ["real", "--data", "/home/me/bccd/", "--output=/tmp/out"])
     'python -m benchmarks real --data bccd --output=out'
     """
-    shown = [re.sub(r"^(--[^=]+=)?/(.*/)?", r"\1", word.rstrip("/")) for word in words]
+    shown = [re.sub(r"^(-[^=]+=)?/(?:.*/)?([^/]+)/?$", r"\1\2", word) for word in words]
     return shlex.join(["python", "-m", module, *shown])
 
 

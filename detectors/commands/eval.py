@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Eval(DetectorOptions):
     """Evaluate a checkpoint on a split of a data folder: COCO's twelve figures, and AP by class.
 
-    With another engine, network or precision the figures are those of the detector deployed so.
+    With --engine, --network or --precision the deployed detector is evaluated.
     """
 
     data: Path

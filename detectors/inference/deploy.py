@@ -18,7 +18,7 @@ from torch import Tensor
 
 from detectors.inference.folding import fold_batch_norms
 from detectors.inference.merging import merge_predictors
-from detectors.inference.packing import has_fast_products, pack_convolutions
+from detectors.inference.packing import can_pack, pack_convolutions
 from detectors.inference.winograd import use_winograd
 from detectors.models.detector import Detector
 from detectors.models.inputs import check_batch, check_sizes
@@ -72,7 +72,7 @@ class DeployedDetector(InferenceDetector):
     convolutions and cheap layers, that is the faster: on EfficientNet-lite0 it is 1.83 times here and 2.43 times there
     (network alone, float32, two threads, AVX-512).
 
-    It stays on the device that the detector is on. On the CPU the weights of wide 3x3 convolutions take up to 4 times
+    It stays on the device that the detector is on. On the CPU the weights of wide 3x3 convolutions take about 4 times
     the memory. It can be copied and pickled; to save or export, use the detector that it was made from.
 
     Args:
@@ -187,4 +187,4 @@ def has_instructions(device: torch.device, dtype: torch.dtype) -> bool:
         return torch.ops.mkldnn._is_mkldnn_fp16_supported()
     # oneDNN takes bfloat16 on every processor with AVX-512, of which the older ones convert it.
     native = "AVX512" not in torch.backends.cpu.get_cpu_capability() or torch.cpu._is_avx512_bf16_supported()
-    return native and has_fast_products(dtype)
+    return native and can_pack(dtype)

@@ -20,7 +20,8 @@ _MIN_WEIGHTS = 2**17  # numbers in a weight
 class PackedConv2d(nn.Module):
     """A convolution with packed weights, for inference: `(N, C, H, W)` to `(N, C', H', W')`, any H and W.
 
-    It can be copied and pickled, which unpacks the weights and packs them again.
+    It can be copied and pickled, which unpacks the weights and packs them again. Where oneDNN does not take the
+    precision, as after a move of the pickle to an older processor, the weights stay unpacked.
 
     Args:
         conv: the convolution, zero-padded by numbers.
@@ -42,13 +43,13 @@ class PackedConv2d(nn.Module):
     def _pack(self, weight: Tensor) -> None:
         # No buffer: modules copy and move buffers in ways that packed tensors do not have. On the meta device, where
         # sizes of maps are found, there is nothing to pack.
-        if weight.is_meta:
+        if weight.is_meta or not can_pack(weight.dtype):
             self.weight = weight
             return
         self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.settings, self.input_size)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "weight": self.weight if self.weight.is_meta else self.weight.to_dense()}
+        return {**self.__dict__, "weight": self.weight.to_dense() if self.weight.is_mkldnn else self.weight}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -56,7 +57,7 @@ class PackedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the convolution's."""
-        if self.weight.is_meta:
+        if not self.weight.is_mkldnn:
             padding, stride, dilation, groups = self.settings
             return F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
         conv = torch.ops.mkldnn._convolution_pointwise
@@ -67,8 +68,8 @@ class PackedConv2d(nn.Module):
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, kernel_size={tuple(self.weight.shape[2:])}"
 
 
-def has_fast_products(dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes products of this precision at full speed on this CPU."""
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN takes this precision on this CPU: float32, and bfloat16 with AVX-512, which older ones convert."""
     if not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -77,12 +78,12 @@ def has_fast_products(dtype: torch.dtype) -> bool:
 def pack_convolutions(module: nn.Module, *inputs: object) -> int:
     """Replace the wide convolutions of `module(*inputs)` by packed ones, in place; returns their number.
 
-    Those in a precision that the CPU emulates stay as they are.
+    Those in a precision that oneDNN does not take here (`can_pack`) stay as they are.
     """
     packed: dict[nn.Module, nn.Module] = {
         conv: PackedConv2d(conv, shape)
         for conv, shape in conv_inputs(module, *inputs).items()
-        if conv.weight.numel() >= _MIN_WEIGHTS and has_fast_products(conv.weight.dtype)
+        if conv.weight.numel() >= _MIN_WEIGHTS and can_pack(conv.weight.dtype)
     }
     replace_modules(module, packed)
     return len(packed)

@@ -1,7 +1,7 @@
 """Module surgery: input shapes of convolutions, and replacement of submodules."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,24 @@ from torch import Tensor, nn
 Shape = tuple[int, ...]
 
 
+def is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a module is a convolution, padded with zeros by numbers, and nothing more: no subclass, no hooks.
+
+    >>> is_plain(nn.Conv2d(3, 8, 3, padding="same"))
+    False
+    """
+    if type(module) is not nn.Conv2d or module.padding_mode != "zeros" or isinstance(module.padding, str):
+        return False
+    return not module._forward_hooks and not module._forward_pre_hooks
+
+
 def is_plain_3x3(module: nn.Module) -> bool:
-    """Whether a module is a 3x3 convolution of stride 1 and padding 1 with zeros, and nothing more than that.
+    """Whether a module is a plain 3x3 convolution of stride 1 and padding 1, of one group.
 
     >>> is_plain_3x3(nn.Conv2d(3, 8, 3, padding=1)), is_plain_3x3(nn.Conv2d(3, 8, 3))
     (True, False)
     """
-    if type(module) is not nn.Conv2d or module.padding_mode != "zeros":
+    if not is_plain(module):
         return False
     form = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
     return form == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
@@ -24,7 +35,7 @@ def is_plain_3x3(module: nn.Module) -> bool:
 def conv_inputs(module: nn.Module, *inputs: Any) -> dict[nn.Conv2d, Shape]:
     """The convolutions that `module(*inputs)` runs, each with the shape `(N, C, H, W)` of what it reads.
 
-    Subclasses of `nn.Conv2d`, which may do more than it does, are left out, as is padding other than zeros by number.
+    Those that are not plain (`is_plain`) are left out.
 
     >>> conv_inputs(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.rand(1, 3, 6, 5))
     {Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1)): (1, 3, 6, 5)}
@@ -34,11 +45,7 @@ def conv_inputs(module: nn.Module, *inputs: Any) -> dict[nn.Conv2d, Shape]:
     def record(conv: nn.Module, args: tuple[Tensor, ...]) -> None:
         shapes[conv] = tuple(args[0].shape)  # type: ignore[index]
 
-    plain = [
-        child
-        for child in module.modules()
-        if type(child) is nn.Conv2d and child.padding_mode == "zeros" and not isinstance(child.padding, str)
-    ]
+    plain = [child for child in module.modules() if is_plain(child)]
     hooks = [child.register_forward_pre_hook(record) for child in plain]
     with torch.no_grad():
         module(*inputs)

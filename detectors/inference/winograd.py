@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectors.inference.packing import has_fast_products
+from detectors.inference.packing import can_pack
 from detectors.inference.surgery import Shape, conv_inputs, is_plain_3x3, replace_modules
 
 _TILE = 4  # side of a tile of outputs
@@ -34,8 +34,8 @@ class WinogradConv2d(nn.Module):
     """A 3x3 convolution of stride 1 and padding 1, for inference: `(N, C, H, W)` to `(N, C', H, W)`, any H and W.
 
     Equal to the convolution up to rounding: to about 3e-6 of its largest output in float32, to about 3e-2 in bfloat16,
-    ten times the convolution's own rounding there. It takes 4 times the memory for weights. A value that is not finite
-    spoils its whole tile. It is fast once `pack_convolutions` has packed its products.
+    ten times the convolution's own rounding there. It takes about 4 times the memory for weights. A value that is not
+    finite spoils the tiles that read it, up to four. It is fast once `pack_convolutions` has packed its products.
 
     >>> conv = nn.Conv2d(8, 16, 3, padding=1).requires_grad_(False)
     >>> x = torch.rand(1, 8, 7, 5)
@@ -100,7 +100,7 @@ def is_faster(conv: nn.Conv2d, shape: Shape) -> bool:
 
 def use_winograd(module: nn.Module, dtype: torch.dtype, *inputs: object) -> int:
     """Replace the convolutions of `module(*inputs)` that are faster in this form, in place; returns their number."""
-    if not has_fast_products(dtype):
+    if not can_pack(dtype):
         return 0
     new: dict[nn.Module, nn.Module] = {
         conv: WinogradConv2d(conv) for conv, shape in conv_inputs(module, *inputs).items() if is_faster(conv, shape)

@@ -130,6 +130,11 @@ def detection_limit_warning(
 
 
 @torch.inference_mode()
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's parameters, or of its buffers, as an engine for inference keeps no parameters."""
+    return next(itertools.chain(model.parameters(), model.buffers())).device
+
+
 def detect(
     model: nn.Module,
     dataset: DetectionDataset,
@@ -144,7 +149,7 @@ def detect(
     Arguments and errors as of `evaluate`; `progress` is called after each batch with its number of images.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
-    device = next(itertools.chain(model.parameters(), model.buffers())).device  # an engine keeps no parameters
+    device = device_of(model)
     loader = DataLoader(
         Subset(dataset, range(rank, len(dataset), world)),
         batch_size=batch_size,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detectors.data import DetectionDataset
 from detectors.drawing import compare, drawable
 from detectors.saving import load
-from detectors.training.evaluation import CocoResult, detect
+from detectors.training.evaluation import CocoResult, detect, device_of
 from detectors.training.metrics import METRICS, read_lines
 
 # Classes in one plot.
@@ -99,7 +99,7 @@ def draw_comparison(model: nn.Module, dataset: DetectionDataset, file: Path, *, 
     """Detections to the left and ground truth to the right, for images evenly spread over a data set."""
     from PIL import Image
 
-    device = next(model.parameters()).device
+    device = device_of(model)
     model.eval()
     pairs = []
     for index in np.linspace(0, len(dataset) - 1, min(rows, len(dataset))).round().astype(int).tolist():

@@ -12,7 +12,7 @@ from detectors import create_detector
 from detectors.inference.deploy import DeployedDetector
 from detectors.inference.export import export_program
 from detectors.inference.folding import fold_batch_norms
-from detectors.inference.packing import has_fast_products
+from detectors.inference.packing import can_pack
 from pyramids.conv import init_weights
 
 MIXES = [
@@ -104,7 +104,7 @@ def test_compiled_numbers_are_the_originals(dtype, tolerance):
     _, scores, _, _ = model.deploy(dtype=dtype, compile=True).forward_fixed(batch, sizes)
     _, reference, _, _ = model.forward_fixed(batch, sizes)
     torch.testing.assert_close(scores, reference, rtol=1e-3, atol=tolerance)
-    if has_fast_products(dtype):  # weights are constants to the compiler, else it could not lay them out anew
+    if can_pack(dtype):  # weights are constants to the compiler, else it could not lay them out anew
         assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0
 
 

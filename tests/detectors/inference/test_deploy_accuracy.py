@@ -6,7 +6,7 @@ from torch import Tensor
 
 from detectors import SSD, create_detector
 from detectors.data import SyntheticScales, evaluation_transforms
-from detectors.inference.packing import has_fast_products
+from detectors.inference.packing import can_pack
 from detectors.inference.winograd import WinogradConv2d
 from detectors.training.evaluation import evaluate
 
@@ -56,5 +56,5 @@ def test_average_precision_is_the_originals(learned: SSD, least: int | None, mon
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 1e-3)):
         deployed = learned.deploy(dtype=dtype)
         used = sum(isinstance(module, WinogradConv2d) for module in deployed.modules())
-        assert (used > 0) == (least is not None and has_fast_products(dtype))
+        assert (used > 0) == (least is not None and can_pack(dtype))
         assert evaluate(deployed, data)["AP"] == pytest.approx(expected, abs=tolerance)

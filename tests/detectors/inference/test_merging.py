@@ -47,7 +47,10 @@ class Scaled(nn.Conv2d):
     """A convolution that does more than convolve."""
 
 
-@pytest.mark.parametrize("other", ["subclass", "predictor of another kind", "subclass of Conv2d", "1x1", "padding"])
+OTHERS = ["subclass", "predictor of another kind", "subclass of Conv2d", "1x1", "padding", "no bias", "hook"]
+
+
+@pytest.mark.parametrize("other", [*OTHERS, "hook of the head", "weight norm"])
 def test_what_does_more_stays_as_it_is(other):
     kept = head()
     if other == "subclass":
@@ -56,6 +59,14 @@ def test_what_does_more_stays_as_it_is(other):
         kept.boxes[1] = nn.Sequential(nn.ReLU(), kept.boxes[1])
     elif other == "subclass of Conv2d":
         kept.classes[0] = Scaled(16, 20, 3, padding=1)
+    elif other == "no bias":
+        kept.classes[1] = nn.Conv2d(24, 30, 3, padding=1, bias=False)
+    elif other == "hook":
+        kept.classes[1].register_forward_hook(lambda conv, inputs, output: 2 * output)
+    elif other == "hook of the head":
+        kept.register_forward_pre_hook(lambda head, inputs: None)
+    elif other == "weight norm":
+        nn.utils.parametrizations.weight_norm(kept.boxes[0])
     elif other == "1x1":
         kept.classes[0] = nn.Conv2d(16, 20, 1)
     else:

@@ -16,7 +16,7 @@ from detectors.data import SyntheticScales, export_coco
 from detectors.errors import InputError
 from detectors.inference.export import export_program
 from detectors.inference.multiscale import MultiScale
-from detectors.inference.packing import has_fast_products
+from detectors.inference.packing import can_pack
 from detectors.inference.quantize import export_openvino
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO comes with the extra `openvino`")
@@ -181,7 +181,12 @@ def figures(model, data, tmp_path_factory):
 
     def evaluate(*words):
         options = ["--data", str(data), "--checkpoint", str(folder / "saved"), "--json", str(folder / "f")]
-        assert main(["eval", *options, "--device", "cpu", *words]) == 0
+        options += ["--pictures", str(folder / "pictures"), "--device", "cpu"]
+        assert main(["eval", *options, *words]) == 0
+        pictures = sorted(file.name for file in (folder / "pictures").iterdir())
+        assert pictures == ["detections.png", "pr.png"]
+        for name in pictures:
+            (folder / "pictures" / name).unlink()
         return json.loads((folder / "f").read_text())
 
     return evaluate
@@ -193,7 +198,7 @@ def test_eval_measures_the_network_that_is_asked_for(figures, model, deployed, n
     deploy = SSD.deploy
     monkeypatch.setattr("detectors.inference.openvino.convert", lambda detector: deployed.network.model())
     monkeypatch.setattr(SSD, "deploy", lambda self, **kw: ways.append(kw) or deploy(self, **kw))
-    if words == ["--precision", "bf16"] and not has_fast_products(torch.bfloat16):
+    if words == ["--precision", "bf16"] and not can_pack(torch.bfloat16):
         pytest.skip("this processor has no bfloat16")
     if words == ["--network"]:
         words = ["--engine", "openvino", "--network", str(network)]
