@@ -109,7 +109,7 @@ def _silu_rows(recipe: Recipe) -> list[Row]:
 SEARCH_SEED = 100
 """Seed of the search's runs; the results' seeds are 0, 1, ..."""
 CURVES = ("ssd", "deconv", "fpn-2", "pafpn-2", "bifpn-2", "mlfpn", "mlfpn-silu", "hybrid_encoder")
-"""Rows of the curves of AP over pictures seen: those that read the same two maps."""
+"""Main rows, for curves of AP over pictures seen: they read the same two maps."""
 
 
 @dataclass(kw_only=True)
@@ -120,7 +120,7 @@ class Ablation(Experiment):
     """
 
     curves: bool = False
-    """Train the main rows on fewer and on more pictures too, from seed 0."""
+    """Train the main rows, or those of --rows, on fewer and on more pictures too, from seed 0."""
 
     def run(self) -> int:
         device, recipe = self.open_device(), self.recipe()
@@ -135,7 +135,7 @@ class Ablation(Experiment):
             self._seed(row, best[row.key], seed, recipe, device) for seed in range(1, recipe.seeds) for row in rows
         ]
         if self.curves:
-            measurements += self._curves([row for row in rows if row.key in CURVES], best, recipe, device)
+            measurements += self._curves([row for row in rows if self.rows or row.key in CURVES], best, recipe, device)
         take_measurements(results, measurements, "ablation", bar=False)
         return 0
 
