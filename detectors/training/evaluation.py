@@ -129,12 +129,12 @@ def detection_limit_warning(
     return ""
 
 
-@torch.inference_mode()
 def device_of(model: nn.Module) -> torch.device:
     """The device of a model's parameters, or of its buffers, as an engine for inference keeps no parameters."""
     return next(itertools.chain(model.parameters(), model.buffers())).device
 
 
+@torch.inference_mode()
 def detect(
     model: nn.Module,
     dataset: DetectionDataset,

@@ -314,3 +314,11 @@ def test_a_picture_too_narrow_for_a_detector_is_named() -> None:
     dataset = SyntheticScales.easy(1, transforms=narrow)
     with pytest.raises(ValueError, match=r"000001.png is 1x320 pixels"):
         detect(Oracle(dataset), dataset)
+
+
+def test_evaluation_keeps_no_gradients(tiny: Callable[..., SSD]) -> None:
+    model = tiny("ssd", 7)
+    modes = []
+    model.pyramid.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled()))
+    detect(model, SyntheticScales.easy(2, transforms=evaluation_transforms()), batch_size=1)
+    assert modes == [False, False]
