@@ -7,6 +7,7 @@ Paper: `M2Det: A Single-Shot Object Detector based on Multi-Level Feature Pyrami
 and Table 2, https://arxiv.org/abs/1811.04533
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -123,14 +124,21 @@ class Ablation(Experiment):
     """Train the main rows, or those of --rows, on fewer and on more pictures too, from seed 0."""
 
     def run(self) -> int:
+        if self.curves and self.data is not None:
+            raise InputError("--curves needs any number of pictures, as only the embedded data has: leave out --data")
         device, recipe = self.open_device(), self.recipe()
         rows = self.chosen(table_rows(recipe))
         settings = {**self.settings(recipe), "search": asdict(recipe.search)}
         results = Results(self.output, "ablation", device, settings, timed=False)
         best = {}
-        for row in rows:  # each row's search and first result together, so that a run that is cut off has whole rows
-            best[row.key] = self._search(row, recipe, results, device)
-            take_measurements(results, [self._seed(row, best[row.key], 0, recipe, device)], "ablation", bar=False)
+        for row in list(rows):  # each row's search and first result together, so that a cut-off run has whole rows
+            found = self._search(row, recipe, results, device)
+            if found is None:
+                rows.remove(row)
+                print(f"ablation: {row.key} has no result, since no trial of its search has one", file=sys.stderr)
+                continue
+            best[row.key] = found
+            take_measurements(results, [self._seed(row, found, 0, recipe, device)], "ablation", bar=False)
         measurements = [
             self._seed(row, best[row.key], seed, recipe, device) for seed in range(1, recipe.seeds) for row in rows
         ]
@@ -145,8 +153,11 @@ class Ablation(Experiment):
     def _measurement(self, key: str, row: Row, trial: Trial, recipe: Recipe, device: torch.device) -> Measurement:
         return self.measurement("ablation", key, row, trial, recipe, device)
 
-    def _search(self, row: Row, recipe: Recipe, results: Results, device: torch.device) -> Setting:
-        """The learning rate and the scale of the initial weights with the highest AP, one after the other."""
+    def _search(self, row: Row, recipe: Recipe, results: Results, device: torch.device) -> Setting | None:
+        """The learning rate and the scale of the initial weights with the highest AP, one after the other.
+
+        None if no trial has an AP.
+        """
         space = recipe.search
         best = Setting()
         if space.size == 1:
@@ -157,15 +168,17 @@ class Ablation(Experiment):
                 key = f"search/{row.key}/lr{setting.lr:g}-scale{setting.scale:g}"
                 trial = self.trial(recipe, setting, seed=SEARCH_SEED, share=space.share)
                 take_measurements(results, [self._measurement(key, row, trial, recipe, device)], "ablation", bar=False)
-                scores[setting] = next(r for r in results.rows if r["key"] == key).get("AP", -1.0)
+                row_of = next(r for r in results.rows if r["key"] == key)
+                if "AP" in row_of:
+                    scores[setting] = row_of["AP"]
+            if not scores:
+                return None
             best = max(scores, key=lambda setting: scores[setting])
         return best
 
     def _curves(
         self, rows: Sequence[Row], best: Mapping[str, Setting], recipe: Recipe, device: torch.device
     ) -> list[Measurement]:
-        if self.data is not None:
-            raise InputError("--curves needs any number of pictures, as only the embedded data has: leave out --data")
         return [
             self._measurement(
                 f"curve/{row.key}/images{images}",

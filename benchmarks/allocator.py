@@ -80,5 +80,7 @@ def _steps(batch: int, steps: int, keep: bool) -> dict[str, Any]:
     command = [sys.executable, "-c", _STEPS, str(batch), str(steps), str(int(keep))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        # A process that the system killed, such as for want of memory, has said nothing.
+        said = done.stderr.strip().splitlines() or ["no message"]
+        raise RuntimeError(f"exit code {done.returncode}: {said[-1]}")
     return dict(json.loads(done.stdout))

@@ -57,8 +57,11 @@ def take_measurements(results: Results, measurements: Sequence[Measurement], tit
     """Take every measurement that is not finished, saving after each; where one fails, its row says why in `error`.
 
     Failed ones are tried again when the run is. `bar=False` prints lines, for those that show their own progress.
+
+    Raises:
+        ValueError: a finished one has other columns; nothing is measured then.
     """
-    pending = [measurement for measurement in measurements if not results.finished(measurement.key)]
+    pending = [x for x in measurements if not results.finished(x.key, x.columns)]
     if len(pending) < len(measurements):
         print(f"{title}: {len(measurements) - len(pending)} of {len(measurements)} measurements are finished already")
     with _progress(title, len(pending), bar and sys.stderr.isatty()) as advance:

@@ -1,6 +1,5 @@
 """Comparisons by training: one recipe for all rows, so that only the pyramid differs between them."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.command import Command, Measurement
+from benchmarks.training import run_history
 from detectors.data import DetectionDataset, SyntheticScales, evaluation_transforms, find_splits, load_dataset
 from detectors.errors import InputError
 from detectors.models.settings import format_settings
@@ -299,13 +299,12 @@ def train_and_evaluate(
 
     folder = config.output
     assert folder is not None  # all callers give one
-    began = time.perf_counter()
     resume = (folder / "last").exists() or (folder / "previous").exists()
     # A run that was interrupted before its first checkpoint starts over.
     prepare = partial(scale_initial_weights, factor=scale)
     if not train(config, resume=resume, overwrite=not resume, datasets=(sets[0], None), prepare=prepare):
         raise KeyboardInterrupt
-    seconds = time.perf_counter() - began
+    seconds = 60 * run_history(folder)["train_minutes"]  # of all sessions, if there were several
     detector = load(folder).to(device)
     figures = evaluate(detector, sets[1], batch_size=config.eval_batch_size)
     chosen = {name: figures[name] for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}

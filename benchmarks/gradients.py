@@ -1,4 +1,4 @@
-"""`python -m benchmarks gradients`: magnitudes of maps and gradients, and relative weight updates, of each neck.
+"""`python -m benchmarks gradients`: sizes of maps and gradients, and relative weight updates, of each neck.
 
 Three quantities decide whether a deep neck learns: the size of its maps, the size of the gradients that come back to
 them, and the relative update of its weights per step. A norm takes the size of the weights before it out of the output,
@@ -21,32 +21,49 @@ from benchmarks.experiment import RECIPES, Recipe, Row
 from benchmarks.results import Results
 from detectors import create_detector
 from detectors.models.ssd import SSD
+from detectors.training.backbone_weights import load_backbone_weights, package_for
 from pyramids import MLFPN
 from pyramids.conv import normalized_convs
 
 LR = 1e-3
 STEPS = {"smoke": 2, "cpu": 64, "gpu": 256}
-MEASURED = ("ssd", "deconv", "fpn-2", "pafpn-2", "bifpn-2", "mlfpn", "released")
 
 
 @dataclass(kw_only=True)
 class Gradients(Command):
-    """Root mean squares of maps and gradients by level and scale, and the relative update per step, for each neck."""
+    """Size of maps and gradients by level and scale, and the relative weight update per step, for each neck."""
 
     def run(self) -> int:
         device, recipe = self.open_device(), RECIPES[self.budget]
-        settings = {"steps": STEPS[self.budget], "lr": LR, "batch_size": recipe.batch_size, "recipe": self.budget}
+        settings = {
+            "steps": STEPS[self.budget],
+            "lr": LR,
+            "batch_size": recipe.batch_size,
+            "recipe": self.budget,
+            "backbone": recipe.backbone,
+            "weights": package_for(recipe.backbone) or "none",
+        }
         results = Results(self.output, "gradients", device, settings, timed=False)
-        rows = {row.key: row for row in table_rows(recipe)}
-        rows["released"] = Row("released", "MLFPN as released", recipe.mlfpn(design="released"))
         measurements = [
             Measurement(
-                key, {"row": key, "title": rows[key].title}, _Measurement(rows[key], recipe, STEPS[self.budget], device)
+                row.key, {"row": row.key, "title": row.title}, _Measurement(row, recipe, STEPS[self.budget], device)
             )
-            for key in MEASURED
+            for row in measured_rows(recipe)
         ]
         take_measurements(results, measurements, "gradients")
         return 0
+
+
+def measured_rows(recipe: Recipe) -> list[Row]:
+    """The rows of the ablation that have a neck of their own, and MLFPN as it was released.
+
+    >>> [row.key for row in measured_rows(RECIPES["cpu"])][:4]
+    ['ssd', 'deconv', 's-tum', 'tum']
+    """
+    rows = [row for row in table_rows(recipe) if row.backbone is None]
+    two_maps = {row.key.removesuffix("-2") for row in rows if row.key.endswith("-2")}
+    kept = [row for row in rows if row.key not in two_maps]  # not on three maps too
+    return [*kept, Row("released", "MLFPN as released", recipe.mlfpn(design="released"))]
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,9 @@ class _Measurement:
         model = create_detector("ssd", classes, backbone=self.recipe.backbone, image_size=size, **self.row.settings).to(
             self.device
         )
+        weights = package_for(self.recipe.backbone)
+        if weights is not None:
+            load_backbone_weights(model.pyramid.backbone.body, weights)
         model.train()
         batches = self._batches()
         optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.05)
@@ -104,7 +124,7 @@ def relative_update(neck: nn.Module, lr: float) -> float:
 def level_gradients(
     model: SSD, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]
 ) -> list[dict[str, float]]:
-    """Root mean squares of a neck's maps and of the loss's gradients with respect to them, by level and scale.
+    """Root mean square of a neck's maps, and norm of the loss's gradient to each, by level and scale.
 
     An MLFPN has a level per TUM; any other neck has one, its outputs. Levels and scales count from 1, finest first.
     """

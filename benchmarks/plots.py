@@ -112,11 +112,13 @@ def heat_maps(
     labels: tuple[str, str],
     *,
     format: str = "{:.0f}",
+    log: bool = False,
 ) -> None:
-    """Small heat maps with one color scale, values written in; NaN stays empty."""
+    """Small heat maps with one color scale, linear or logarithmic, values written in; NaN stays empty."""
     across = min(len(maps), 4)
     down = -(-len(maps) // across)
-    values = np.concatenate([m.ravel() for m in maps.values()])
+    colors = {name: np.log10(m) if log else m for name, m in maps.items()}
+    values = np.concatenate([m.ravel() for m in colors.values()])
     low, high = (float(np.nanmin(values)), float(np.nanmax(values))) if np.isfinite(values).any() else (0.0, 1.0)
     size = (0.62 * len(columns) * across + 1.6, (0.42 * len(rows) + 0.8) * down + 0.3)
     with figure(file, (max(size[0], 4.5), size[1])) as drawn:
@@ -124,10 +126,10 @@ def heat_maps(
         for axes in grid.flat[len(maps) :]:
             axes.axis("off")
         for i, (axes, (name, values)) in enumerate(zip(grid.flat, maps.items())):
-            axes.imshow(values, vmin=low, vmax=high, cmap="viridis", aspect="auto")
+            axes.imshow(colors[name], vmin=low, vmax=high, cmap="viridis", aspect="auto")
             for (y, x), value in np.ndenumerate(values):
                 if np.isfinite(value):
-                    light = value <= (low + high) / 2
+                    light = colors[name][y, x] <= (low + high) / 2
                     text = format.format(value)
                     axes.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if light else "black")
             axes.set_title(name, fontsize=8)

@@ -55,6 +55,10 @@ class Real(Command):
 
     def run(self) -> int:
         device = self.open_device()
+        for name in ("epochs", "seeds"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name} is at least 1: got {value}")
         if unknown := sorted(set(self.rows) - set(TITLES)):
             raise InputError(f"no row is named {', '.join(unknown)}; known: {', '.join(TITLES)}")
         if self.data is None:
@@ -69,7 +73,7 @@ class Real(Command):
 
     def compare(self, name: str, device: torch.device) -> None:
         """Train and measure every row on the data, which the results call `name`."""
-        images = len(self.datasets()[0])
+        images = [len(dataset) for dataset in self.datasets()]
         measurements = [
             self._measurement(row, name, seed, images, device)
             for seed in range(self.seeds or SIZES[self.budget].seeds)
@@ -101,12 +105,12 @@ class Real(Command):
         )
         return config.resolved(images)[0]
 
-    def _measurement(self, row: str, name: str, seed: int, images: int, device: torch.device) -> Measurement:
+    def _measurement(self, row: str, name: str, seed: int, images: list[int], device: torch.device) -> Measurement:
         key = f"{name}/{row}/seed{seed}"
         run = Path("runs/real") / key
-        config = self.config(row, self.output / run, seed, images)
+        config = self.config(row, self.output / run, seed, images[0])
         chosen = ("epochs", "batch_size", "lr", "image_size", "backbone", "backbone_weights")
-        columns = {"row": row, "data": name, "seed": seed, "run": run.as_posix()}
+        columns = {"row": row, "data": name, "images": images, "seed": seed, "run": run.as_posix()}
         columns |= {option: getattr(config, option) for option in chosen}
         measure = self._retinanet if row == "retinanet" else self._ours
         return Measurement(key, columns, partial(measure, config, f"real-{key.replace('/', '-')}.jpg", device))

@@ -37,10 +37,12 @@ PAGES = {
         "Ablation",
         "Table 2 of the M2Det paper row by row, and the library's other necks beside it. All rows share data, "
         "schedule, seeds and, where their maps have equal width, the head, and each has had the same search for its "
-        "learning rate and the size of its initial weights. FPN, PAFPN and SSD's layers have batch norms here, which "
-        "their papers do not give them, so that no row is held back for want of them: the others have them. The "
-        "paper's figures are COCO minival with VGG-16 at 320x320, from its section 4; compare the steps, not the "
-        "levels.",
+        "learning rate and the size of its initial weights. The search's short runs learn from a quarter of the "
+        "pictures and are measured on the same test pictures as the results. FPN, PAFPN and SSD's layers have batch "
+        "norms here, which their papers do not give them, so that no row is held back for want of them: the others "
+        "have them. As in `train`, norms of a momentum below 0.1 have 0.1 in runs that are too short for their own: "
+        "BiFPN's up to 4,096 pictures, CSPPAFPN's and RepGFPN's in the search. The paper's figures are COCO minival "
+        "with VGG-16 at 320x320, from its section 4; compare the steps, not the levels.",
         trained_pages.ablation,
         trained_pages.ablation_together,
     ),
@@ -48,14 +50,15 @@ PAGES = {
         "Gradients and initialization",
         "Why a neck learns or does not: the relative update of its weights per step of Adam (median over the "
         "convolutions that a norm follows, learning rate 1e-3), the root mean squares of its maps, and by how much the "
-        "gradient grows from each level of an MLFPN to the one before, at initialization and after some steps.",
+        "gradient grows from each level of an MLFPN to the one before, at initialization and after some steps. Every "
+        "neck is that of its row of the ablation, before the search, on the same backbone.",
         trained_pages.gradients,
     ),
     "allocator": Page(
         "Memory of the CPU",
         "Training steps on the CPU as glibc's allocator does by itself, and with freed memory kept for the next "
-        "allocation, as `train`, `demo` and the benchmarks do. Processes of the two kinds take turns; times faster is "
-        "the median over pairs.",
+        "allocation, as `train`, `demo` and the comparisons by training do. Processes of the two kinds take turns; "
+        "times faster is the median over pairs.",
         trained_pages.allocator,
     ),
     "variants": Page(
@@ -96,8 +99,11 @@ PAGES = {
         "Real pictures",
         "Necks on the backbone of the small presets, at their size and from ImageNet weights, trained alike on real "
         "pictures with the defaults of `python -m detectors train`, and measured on pictures that they have not seen. "
-        "torchvision's RetinaNet, with an FPN and heads of 96 channels, has the same backbone, pictures, optimizer and "
-        "schedule. Minutes are of training alone, on whatever else the machine did.",
+        "FPN and PAFPN have three maps of the backbone, as in their papers, MLFPN and SSD two. torchvision's "
+        "RetinaNet, with an FPN and heads of 96 channels, has the same backbone, pictures, optimizer and schedule. "
+        "Its anchors are its paper's, whose smallest side is 32 pixels, which is coarse for pictures of this size. No "
+        "row has had a search of its own. Minutes are of training, beside whatever else ran, and not all on one "
+        "machine: they tell how long a run takes, not which is faster.",
         trained_pages.real,
     ),
     "loader": Page(

@@ -125,9 +125,28 @@ class Results:
         """Whether the row with this key is there."""
         return any(row["key"] == key for row in self.rows)
 
-    def finished(self, key: str) -> bool:
-        """Whether the row with this key is there and has a result, not an `error`."""
-        return any(row["key"] == key and "error" not in row for row in self.rows)
+    def finished(self, key: str, columns: Mapping[str, Any] | None = None) -> bool:
+        """Whether the row with this key is there and has a result, not an `error`.
+
+        Args:
+            key: of the row.
+            columns: what describes the measurement, to compare with the row's; titles and columns that the row lacks
+                are not compared.
+
+        Raises:
+            ValueError: for a result that was measured with other columns.
+        """
+        row = next((row for row in self.rows if row["key"] == key and "error" not in row), None)
+        if row is None:
+            return False
+        wanted = json.loads(json.dumps(columns or {}))
+        changed = [name for name in wanted if name != "title" and name in row and row[name] != wanted[name]]
+        if changed:
+            name, before = changed[0], row[changed[0]]
+            raise InputError(
+                f"{key} in {self.path} was measured with {name} {before}, not {wanted[name]}; choose another --output"
+            )
+        return True
 
     def add(self, key: str, **values: Any) -> dict[str, Any]:
         """Add a row, or replace the one with its key, and save."""

@@ -11,7 +11,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from detectors.data import DetectionDataset
 from detectors.training.backbone_weights import load_backbone_weights
 from detectors.training.config import TrainConfig
-from detectors.training.data import StepBatches, augmentation, training_loader
+from detectors.training.data import StepBatches, augmentation, default_workers, training_loader
+from detectors.training.memory import keep_freed_memory
 from detectors.training.schedule import lr_factor
 from detectors.training.step import GuardedOptimizer, WeightAverage
 from pyramids import attach
@@ -54,7 +55,8 @@ def build_retinanet(num_classes: int, image_size: int, backbone: str, weights: s
 def train_retinanet(model: RetinaNet, dataset: DetectionDataset, config: TrainConfig) -> tuple[RetinaNet, float]:
     """The average of the weights after `config.epochs`, and the seconds that the training took.
 
-    Pictures, their order, augmentation, optimizer, schedule, clipping and averaging are those of `train`.
+    Pictures, their order, augmentation, loader processes, memory, optimizer, schedule, clipping and averaging are those
+    of `train`.
     """
     assert isinstance(config.image_size, int)
     assert config.batch_size is not None
@@ -64,6 +66,9 @@ def train_retinanet(model: RetinaNet, dataset: DetectionDataset, config: TrainCo
     batches.seed = config.seed
     total = batches.steps * config.epochs
     device = next(model.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory()
+    workers = default_workers(1) if config.workers is None else config.workers
     optimizer, average = GuardedOptimizer(model, config), WeightAverage(model, config.ema)
     no_skip = torch.zeros((), device=device)
     began, step = time.perf_counter(), 0
@@ -71,7 +76,7 @@ def train_retinanet(model: RetinaNet, dataset: DetectionDataset, config: TrainCo
     for epoch in range(config.epochs):
         batches.epoch = epoch
         dataset.set_epoch(epoch)
-        for batch in training_loader(dataset, batches, config.workers or 0, pin=False):
+        for batch in training_loader(dataset, batches, workers, pin=False):
             images, targets = batch.to(device, torch.channels_last)
             losses = model(list(images), [{name: target[name] for name in ("boxes", "labels")} for target in targets])
             torch.stack([*losses.values()]).sum().backward()

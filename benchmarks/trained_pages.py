@@ -1,5 +1,6 @@
 """Pages on trained detectors: accuracy, and what decides whether a neck learns."""
 
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -134,6 +135,7 @@ def gradients(source: Source) -> list[str]:
         body.append(cells)
     head = ["neck", "update per step", "maps, at first", "gradients per level", "maps, after", "gradients per level"]
     lines = table(head, body)
+    words_of = {"gradient": "Norms of the gradients to maps", "rms": "Root mean squares of maps"}
     for quantity, title in (("gradient", "gradients"), ("rms", "maps")):
         maps = {}
         for row in rows:
@@ -142,14 +144,39 @@ def gradients(source: Source) -> list[str]:
                 for x in row[stage]:
                     grid[x["level"] - 1, x["scale"] - 1] = x[quantity]
                 maps[f"{row['title']}, {words}"] = grid
-        deep = {name: grid for name, grid in maps.items() if len(grid) > 1}
-        if deep:
-            file, line = source.plot(f"{title}-by-level")
-            largest = max(deep.values(), key=len)
-            levels, scales = ([str(i + 1) for i in range(n)] for n in largest.shape)
-            plots.heat_maps(file, deep, levels, scales, ("scale", "level"), format="{:.2g}")
-            lines += [f"Root mean squares of {title} by level and scale:", "", line, ""]
+        lines += _by_level(source, f"{words_of[quantity]} of MLFPN", f"{title}-by-level", maps)
+        lines += _by_neck(source, f"{words_of[quantity]} of the other necks", f"{title}-by-neck", rows, quantity)
     return lines
+
+
+def _by_level(source: Source, words: str, name: str, grids: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    """A heat map of level over scale for each neck of several levels."""
+    deep = {title: grid for title, grid in grids.items() if len(grid) > 1}
+    if not deep:
+        return []
+    file, line = source.plot(name)
+    largest = max(deep.values(), key=len)
+    levels, scales = ([str(i + 1) for i in range(n)] for n in largest.shape)
+    plots.heat_maps(file, deep, levels, scales, ("scale", "level"), format="{:.2g}", log=True)
+    return [f"{words} by level and scale:", "", line, ""]
+
+
+def _by_neck(source: Source, words: str, name: str, rows: Sequence[Row], quantity: str) -> list[str]:
+    """A heat map of neck over scale, at initialization and after the steps, for necks of one level."""
+    flat = [row for row in rows if all(x["level"] == 1 for x in row["before"])]
+    if not flat:
+        return []
+    file, line = source.plot(name)
+    scales = max(x["scale"] for row in flat for x in row["before"])
+    grids = {}
+    for stage, title in (("before", "at first"), ("after", "after")):
+        grid = grids[title] = np.full((len(flat), scales), np.nan)
+        for place, row in enumerate(flat):
+            for x in row[stage]:
+                grid[place, x["scale"] - 1] = x[quantity]
+    columns = [str(i + 1) for i in range(scales)]
+    plots.heat_maps(file, grids, [row["title"] for row in flat], columns, ("scale", ""), format="{:.2g}", log=True)
+    return [f"{words} by scale:", "", line, ""]
 
 
 def allocator(source: Source) -> list[str]:
@@ -249,6 +276,20 @@ def _grid(row: Row, kinds: Sequence[str], scales: Sequence[tuple[float, float]])
     return np.array([[ap.get((kind, scale), np.nan) for scale in scales] for kind in kinds])
 
 
+_FIGURE_NAMES = ("AP", "AP50", "AP75", "S", "M", "L")
+
+
+def _options(command: str) -> str:
+    """The options of a `train` command beside its model, its data and its output.
+
+    >>> _options("python -m detectors train --data bccd --model m2det --epochs 8 --no-flip --output runs/x")
+    '--epochs 8 --no-flip'
+    """
+    words = shlex.split(command)[4:]
+    named = [i for i, word in enumerate(words) if word in ("--data", "--model", "--output")]
+    return shlex.join(word for i, word in enumerate(words) if i not in named and i - 1 not in named)
+
+
 def training(source: Source) -> list[str]:
     """Figures of every run beside published ones, its command, its time and its picture."""
     lines: list[str] = []
@@ -257,6 +298,7 @@ def training(source: Source) -> list[str]:
         body = [
             [
                 row["model"],
+                f"`{options}`" if (options := _options(row["command"])) else "",
                 f"{row['split']}, {row['images']} images",
                 *(percent(row[figure]) for figure in FIGURES),
                 "here",
@@ -268,12 +310,13 @@ def training(source: Source) -> list[str]:
             body.append(
                 [
                     other.model,
+                    "",
                     other.measured_on,
                     *(percent(figures.get(f)) for f in FIGURES),
                     f"published: {other.source}",
                 ]
             )
-        lines += table(["model", "measured on", "AP", "AP50", "AP75", "S", "M", "L", "source"], body, left=2)
+        lines += table(["model", "options", "measured on", *_FIGURE_NAMES, "source"], body, left=3)
         for row in rows:
             lines += [
                 f"`{row['command']}`: {row['epochs']} epochs, {row['views']:,} images seen, on {row['trained_on']}; "
@@ -301,7 +344,7 @@ def real(source: Source) -> list[str]:
             ]
             for row, seeds in grouped(rows, "row").items()
         ]
-        head = ["row", "AP", "AP50", "AP75", "S", "M", "L", "M par.", "minutes", "epochs", "batch", "seeds"]
+        head = ["row", *_FIGURE_NAMES, "M par.", "minutes", "epochs", "batch", "seeds"]
         lines += [f"### {name}", "", *table(head, body)]
         for row, seeds in grouped(rows, "row").items():
             shown = f"![{TITLES[row]}: found to the left, the truth to the right]"

@@ -87,7 +87,8 @@ class Loop:
             LOGGER.warning("a batch has %d images, since there are only %d", self.batches.batch_size, len(train))
         local = accelerator.num_processes if is_distributed() else 1
         self.workers = default_workers(local) if config.workers is None else config.workers
-        raise_momentum(model, self.total)
+        if config.weights is None:  # a trained detector's statistics are good, and its momentum is its own
+            raise_momentum(model, self.total)
         self.stepper = Stepper(model.to(accelerator.device), config, accelerator, self.total)
         self.checkpoints = Checkpoints(folder)
         self.reports = Reports()

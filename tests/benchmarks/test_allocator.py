@@ -37,6 +37,21 @@ def test_a_freed_block_stays_with_the_process(mode, kept):
     assert done.stdout.strip() == kept
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "exit code -9: no message"),
+        ("raise MemoryError('too large')", "exit code 1: MemoryError: too large"),
+        ("import sys; sys.exit('not on this machine')", "exit code 1: not on this machine"),
+    ],
+)
+def test_a_process_that_fails_is_a_row_with_an_error(tmp_path, monkeypatch, code, message):
+    monkeypatch.setattr("benchmarks.allocator._STEPS", code)
+    assert main(["allocator", "--output", str(tmp_path)]) == 0
+    (row,) = read_results(tmp_path / "allocator.json")["rows"]
+    assert row["error"] == message
+
+
 @pytest.mark.slow
 @needs_glibc
 def test_smoke(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from benchmarks.ablation import table_rows
 from benchmarks.cli import main
 from benchmarks.experiment import RECIPES
-from benchmarks.gradients import LR, level_gradients, relative_update
+from benchmarks.gradients import LR, level_gradients, measured_rows, relative_update
 from benchmarks.results import read_results
 from detectors import create_detector
 
@@ -64,6 +64,8 @@ def test_maps_of_every_level_and_scale_are_of_one_size():
 def test_smoke(tmp_path):
     assert main(["gradients", "--output", str(tmp_path)]) == 0
     rows = read_results(tmp_path / "gradients.json")["rows"]
-    assert [row["row"] for row in rows][-1] == "released"
+    measured = [row["row"] for row in rows]
+    assert measured == [row.key for row in measured_rows(RECIPES["smoke"])]
+    assert {"hybrid_encoder", "repgfpn", "bfp", "mlfpn-silu", "released"} <= set(measured)
     assert not any("error" in row for row in rows)
     assert all(row["before"] != row["after"] for row in rows)

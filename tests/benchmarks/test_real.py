@@ -24,7 +24,12 @@ def test_every_row_is_measured_and_drawn(tmp_path):
 
 
 def test_bad_input_is_told(tmp_path, capsys):
-    for words, message in ((["--rows", "mask"], "known: mlfpn, pafpn"), (["--budget", "cpu"], "--data is required")):
+    for words, message in (
+        (["--rows", "mask"], "known: mlfpn, pafpn"),
+        (["--budget", "cpu"], "--data is required"),
+        (["--seeds", "0"], "--seeds is at least 1: got 0"),
+        (["--epochs", "-1"], "--epochs is at least 1: got -1"),
+    ):
         assert main(["real", "--output", str(tmp_path), *words]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "real.json").exists()

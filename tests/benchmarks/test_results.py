@@ -107,6 +107,27 @@ def test_finished_cells_are_not_run_again_and_failed_ones_are(tmp_path, capsys):
     assert not any("error" in row for row in read_results(tmp_path / "x.json")["rows"])
 
 
+@pytest.mark.parametrize("columns", [{"epochs": 24}, {"epochs": 8, "images": [72, 20]}, {"epochs": 8, "lr": 1e-2}])
+def test_a_finished_row_of_another_measurement_is_no_result(tmp_path, columns):
+    """Neither its figures nor the new ones take the other's place in silence."""
+    first = {"title": "M2Det", "epochs": 8, "images": (205, 72), "lr": 1e-3}
+    take_measurements(Results(tmp_path, "x", CPU, {}), [Measurement("bccd", first, lambda: {"AP": 0.4})], "x")
+    before = (tmp_path / "x.json").read_bytes()
+    changed = list(columns)[-1]
+    again = [Measurement("new", {}, lambda: {}), Measurement("bccd", columns, lambda: {"AP": 0.6})]
+    with pytest.raises(ValueError, match=f"bccd in .* was measured with {changed} .*choose another --output"):
+        take_measurements(Results(tmp_path, "x", CPU, {}), again, "x")
+    assert (tmp_path / "x.json").read_bytes() == before
+
+
+def test_a_finished_row_with_another_title_or_without_a_new_column_is_a_result(tmp_path):
+    first = Measurement("bccd", {"title": "M2Det", "epochs": 8}, lambda: {"AP": 0.4})
+    take_measurements(Results(tmp_path, "x", CPU, {}), [first], "x")
+    again = Measurement("bccd", {"title": "MLFPN", "epochs": 8, "images": [205, 72]}, lambda: {"AP": 0.6})
+    take_measurements(Results(tmp_path, "x", CPU, {}), [again], "x")
+    assert [row["AP"] for row in read_results(tmp_path / "x.json")["rows"]] == [0.4]
+
+
 def test_an_interrupted_run_keeps_what_is_finished(tmp_path):
     def interrupt():
         raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """The benchmarks that train, on the smoke budget."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -133,8 +134,13 @@ def test_a_cell_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     assert run(*words) == 130
     assert "the same command continues" in capsys.readouterr().err
     assert not (tmp_path / "ablation.json").exists()
+    (speeds,) = tmp_path.glob("runs/**/speed.jsonl")
+    lines = [json.loads(line) for line in speeds.read_text().splitlines()]
+    speeds.write_text("".join(json.dumps({**line, "images_per_second": 0.5}) + "\n" for line in lines))
     assert run(*words) == 0
     assert trained == [False, True]
+    (row,) = read_results(tmp_path / "ablation.json")["rows"]
+    assert row["train_seconds"] == pytest.approx(16, abs=0.5)  # eight pictures in the first session
 
 
 @pytest.mark.slow
@@ -164,6 +170,25 @@ def test_the_search_takes_the_best_rate_and_then_the_best_scale(tmp_path, monkey
     assert trained == [(2e-3, 0.3, 0, 8), (2e-3, 0.3, 1, 8), (2e-3, 0.3, 0, 4), (2e-3, 0.3, 0, 16)]
     rows = read_results(tmp_path / "ablation.json")["rows"]
     assert [row["key"].partition("/")[0] for row in rows] == ["search"] * 4 + ["fpn"] * 2 + ["curve"] * 2
+
+
+@pytest.mark.parametrize("failing", [(1e-3, 2e-3), (1e-3,), ()])
+def test_a_trial_that_fails_is_not_chosen(tmp_path, monkeypatch, capsys, failing):
+    """Where every trial of a row fails, the row has no result, and the other rows have theirs."""
+
+    def measured(config, sets, device, scale):
+        if 'neck="fpn"' in config.settings and config.lr in failing:
+            raise RuntimeError("out of memory")
+        return {"AP": 0.9 if config.lr == 1e-3 else 0.5}
+
+    search = experiment.SearchSpace(share=2, lrs=(1e-3, 2e-3), scales=(1.0,))
+    monkeypatch.setitem(RECIPES, "smoke", dataclasses.replace(RECIPES["smoke"], search=search))
+    monkeypatch.setattr(experiment, "train_and_evaluate", measured)
+    assert run("ablation", "--output", tmp_path, "--rows", "fpn", "mlfpn") == 0
+    rates = {r["row"]: r["lr"] for r in read_results(tmp_path / "ablation.json")["rows"] if "seed0" in r["key"]}
+    expected = {2: {}, 1: {"fpn": 2e-3}, 0: {"fpn": 1e-3}}[len(failing)]
+    assert rates == {**expected, "mlfpn": 1e-3}
+    assert ("fpn has no result, since no trial" in capsys.readouterr().err) == (len(failing) == 2)
 
 
 def test_a_run_that_is_cut_off_has_whole_rows_in_the_options_order(tmp_path, monkeypatch):
@@ -225,6 +250,8 @@ def test_a_data_folder_can_take_the_place_of_synthetic_data(tmp_path, capsys):
     content = read_results(tmp_path / "out" / "ablation.json")
     assert content["settings"]["data"] == "data"
     assert set(content["rows"][0]["classes"]) == set(splits["train"].class_names)
+    assert run("ablation", *words, "--curves") == 2
+    assert "--curves needs any number of pictures" in capsys.readouterr().err
     assert run("complexity", "--output", tmp_path / "out") == 2
     assert "only on SyntheticScales is complexity known" in capsys.readouterr().err
     assert run("ablation", "--output", tmp_path / "out", "--rows", "fpn") == 2

@@ -26,6 +26,24 @@ def test_quick_norms_stay_as_they_are(norm):
     assert norm.momentum == before
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_norms_of_a_trained_detector_stay_as_they_are(tmp_path, resume, monkeypatch):
+    """Its statistics are good already, in a resumed run too, whose detector is built anew."""
+    data = write_data(tmp_path / "data", val=0)
+    slow = {"epochs": 1, "settings": [*TINY, "neck.design=released"]}
+    train(tiny_config(data, tmp_path / "first", **slow))
+    raised = []
+    monkeypatch.setattr("detectors.training.loop.raise_momentum", lambda model, steps: raised.append(steps))
+    config = tiny_config(data, tmp_path / "run", epochs=1, model=None, backbone=None, image_size=None, settings=[])
+    config.weights = str(tmp_path / "first")
+    train(config)
+    if resume:
+        train(config, resume=True)
+    assert raised == []
+    train(tiny_config(data, tmp_path / "third", **slow))
+    assert len(raised) == 1
+
+
 def test_frozen_norms_stay_as_they_are():
     frozen = freeze_batch_norm_2d(nn.Sequential(nn.BatchNorm2d(4, momentum=0.01)))
     assert raise_momentum(frozen, 10) == 0
