@@ -25,8 +25,8 @@ _FOR_SMALL_DATA: dict[str, Any] = {"batch_size": 8, "zoom_out": False}
 _FOR_LARGE_DATA: dict[str, Any] = {"batch_size": 32}
 # Learning rate for a batch of 32, the power of the batch size by which it scales (the square root for Adam: Malladi et
 # al. 2022, arXiv 2205.10287), and share of the steps over which it rises. SGD's is ten times the paper's, which is for
-# 150 epochs: after 128 steps of 16 synthetic pictures of 160 px the small preset has AP50 0.83, 0.85, 0.85, 0.84 with
-# 0.01, 0.02, 0.04, 0.1.
+# 150 epochs: after 128 steps of 16 synthetic pictures of 160 px the small preset has an AP50 of 0.83 to 0.85 with rates
+# from 0.01 to 0.1.
 _LR = {"adamw": 1.4e-3, "sgd": 2e-2}
 _LR_POWER = {"adamw": 0.5, "sgd": 1.0}
 _WARM_UP = {"adamw": 1 / 30, "sgd": 1 / 10}
@@ -119,7 +119,8 @@ class TrainConfig:
     photometric: bool = True
     """Distort colors."""
     zoom_out: bool = True
-    """Shrink pictures onto a larger canvas. Off for less than 1,000 training images unless it is given."""
+    """Shrink pictures onto a larger canvas. Off for less than 1,000 training images unless it is given; in Python it is
+    given by naming it in `explicit` of `train`."""
     iou_crop: bool = True
     """Crop with a minimum overlap with a box, as SSD does."""
     flip: bool = True

@@ -213,6 +213,7 @@ def test_demo_in_the_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "textured" in capsys.readouterr().out
     written = json.loads((tmp_path / "demo/demo.json").read_text())
     assert {cell["complexity"] for cell in written["groups"]} == {"plain", "textured"}
+    assert 0 < written["minutes"] < 60
     assert main(["demo", "--output", str(tmp_path / "demo")]) == 2
     assert main(["demo", "--output", str(tmp_path / "other"), "--images", "0"]) == 2
 
