@@ -168,9 +168,9 @@ class Ablation(Experiment):
                 key = f"search/{row.key}/lr{setting.lr:g}-scale{setting.scale:g}"
                 trial = self.trial(recipe, setting, seed=SEARCH_SEED, share=space.share)
                 take_measurements(results, [self._measurement(key, row, trial, recipe, device)], "ablation", bar=False)
-                row_of = next(r for r in results.rows if r["key"] == key)
-                if "AP" in row_of:
-                    scores[setting] = row_of["AP"]
+                measured = next(r for r in results.rows if r["key"] == key)
+                if "AP" in measured:
+                    scores[setting] = measured["AP"]
             if not scores:
                 return None
             best = max(scores, key=lambda setting: scores[setting])

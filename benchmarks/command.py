@@ -39,6 +39,17 @@ class Command:
             raise InputError("device is cuda, but torch sees no CUDA GPU here: use --device cpu")
         return torch.device(self.device)
 
+    def check_positive(self, *names: str) -> None:
+        """Check that these options, where they are given, are at least 1.
+
+        Raises:
+            ValueError: names the option and its value.
+        """
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name} is at least 1: got {value}")
+
     def run(self) -> int:
         """Run the benchmark and return its exit code."""
         raise NotImplementedError(f"{type(self).__name__} does not define run")

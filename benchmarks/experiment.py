@@ -154,10 +154,7 @@ class Experiment(Command):
             ValueError: for a number that is not positive.
         """
         changes: dict[str, Any] = {"epochs": self.epochs, "seeds": self.seeds, "backbone": self.backbone}
-        for name in ("epochs", "seeds"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name} is at least 1: got {value}")
+        self.check_positive("epochs", "seeds")
         return replace(RECIPES[self.budget], **{name: value for name, value in changes.items() if value is not None})
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:

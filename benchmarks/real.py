@@ -55,10 +55,7 @@ class Real(Command):
 
     def run(self) -> int:
         device = self.open_device()
-        for name in ("epochs", "seeds"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name} is at least 1: got {value}")
+        self.check_positive("epochs", "seeds")
         if unknown := sorted(set(self.rows) - set(TITLES)):
             raise InputError(f"no row is named {', '.join(unknown)}; known: {', '.join(TITLES)}")
         if self.data is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import pages, runtime_pages, trained_pages
+from benchmarks import ablation_pages, pages, runtime_pages, trained_pages
 from benchmarks.results import read_results
 from benchmarks.tables import failures, table
 
@@ -43,8 +43,8 @@ PAGES = {
         "have them. As in `train`, norms of a momentum below 0.1 have 0.1 in runs that are too short for their own: "
         "BiFPN's up to 4,096 pictures, CSPPAFPN's and RepGFPN's in the search. The paper's figures are COCO minival "
         "with VGG-16 at 320x320, from its section 4; compare the steps, not the levels.",
-        trained_pages.ablation,
-        trained_pages.ablation_together,
+        ablation_pages.ablation,
+        ablation_pages.ablation_together,
     ),
     "gradients": Page(
         "Gradients and initialization",
