@@ -31,7 +31,7 @@ def table_rows(recipe: Recipe) -> list[Row]:
     >>> [row.key for row in table_rows(RECIPES["cpu"])][:4]
     ['ssd', 'deconv', 's-tum', 'tum']
     """
-    return [*_paper_rows(recipe), *_maps_rows(recipe), *_newer_rows(recipe), *_silu_rows(recipe)]
+    return [*_paper_rows(recipe), *_maps_rows(recipe), *_newer_rows(recipe), *_silu_rows(recipe), *_mlfpn_rows(recipe)]
 
 
 # In their papers FPN, PAFPN and SSD's layers have no norms. The other rows have them, so here all do. BiFPN and the
@@ -105,6 +105,19 @@ def _silu_rows(recipe: Recipe) -> list[Row]:
         kwargs = {**known[key]["neck_kwargs"], "act_layer": "silu"}
         rows.append(Row(f"{key}-silu", f"{title} with SiLU", {**known[key], "neck_kwargs": kwargs}))
     return rows
+
+
+def _mlfpn_rows(recipe: Recipe) -> list[Row]:
+    """MLFPN with one thing changed in each row, to see what holds it back; its maps stay as wide."""
+    levels, channels = recipe.num_levels, recipe.channels
+    wide = {"channels": 2 * channels, "base_channels": [2 * channels, 4 * channels]}
+    rows: dict[str, tuple[str, dict[str, Any]]] = {
+        "mlfpn-wide": ("MLFPN, twice as wide inside", {**wide, "out_channels": channels // 2}),
+        "mlfpn-half": ("MLFPN, half the levels, twice as wide", {**wide, "num_levels": levels // 2}),
+        "mlfpn-base": ("MLFPN, base feature twice as wide", {"base_channels": wide["base_channels"]}),
+        "mlfpn-groupnorm": ("MLFPN with group norms of one group", {"norm_layer": "groupnorm1"}),
+    }
+    return [Row(key, title, recipe.mlfpn(**changes)) for key, (title, changes) in rows.items()]
 
 
 SEARCH_SEED = 100

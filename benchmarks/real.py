@@ -36,7 +36,13 @@ TITLES = {
     "fpn": "FPN",
     "ssd": "SSD",
     "retinanet": "torchvision's RetinaNet (FPN)",
+    "mlfpn-silu": "M2Det (MLFPN) with SiLU",
+    "mlfpn-wide": "M2Det (MLFPN), twice as wide inside",
+    "pafpn-2": "PAFPN on two maps",
+    "fpn-2": "FPN on two maps",
 }
+MAIN = ("mlfpn", "pafpn", "fpn", "ssd", "retinanet")
+"""Rows that a run has if it names none."""
 _RETINANET_CHANNELS = {"smoke": 16, "cpu": 96, "gpu": 256}
 
 
@@ -50,8 +56,8 @@ class Real(Command):
     """Passes over the data; the budget's if not given."""
     seeds: int | None = None
     """Trainings of each row, from seeds 0, 1, ...; the budget's if not given."""
-    rows: tuple[str, ...] = tuple(TITLES)
-    """Only these rows."""
+    rows: tuple[str, ...] = MAIN
+    """Only these rows; there are mlfpn-silu, mlfpn-wide, pafpn-2 and fpn-2 beside the ones by default."""
 
     def run(self) -> int:
         device = self.open_device()
@@ -103,7 +109,8 @@ class Real(Command):
         return config.resolved(images)[0]
 
     def _measurement(self, row: str, name: str, seed: int, images: list[int], device: torch.device) -> Measurement:
-        key = f"{name}/{row}/seed{seed}"
+        epochs = self.epochs or SIZES[self.budget].epochs
+        key = f"{name}/{row}/epochs{epochs}/seed{seed}"
         run = Path("runs/real") / key
         config = self.config(row, self.output / run, seed, images[0])
         chosen = ("epochs", "batch_size", "lr", "image_size", "backbone", "backbone_weights")

@@ -216,20 +216,25 @@ def training(source: Source) -> list[str]:
 
 
 def real(source: Source) -> list[str]:
-    """AP of every row over seeds by data folder, and what the first seed of each finds."""
+    """AP of every row over seeds by data folder and number of epochs, and what the first seed of each finds."""
     lines: list[str] = []
-    for name, rows in grouped(source.rows, "data").items():
+    tables = [
+        (f"{name}, {epochs} epochs", same)
+        for name, rows in grouped(source.rows, "data").items()
+        for epochs, same in grouped(rows, "epochs").items()
+    ]
+    for name, rows in tables:
         body = [
             [
                 TITLES[row],
                 *(spread([seed[figure] for seed in seeds]) for figure in FIGURES),
                 number(seeds[0]["mparams"]),
                 number(statistics.mean(seed["train_seconds"] for seed in seeds) / 60),
-                *(str(value) for value in (seeds[0]["epochs"], seeds[0]["batch_size"], len(seeds))),
+                *(str(value) for value in (seeds[0]["batch_size"], len(seeds))),
             ]
             for row, seeds in grouped(rows, "row").items()
         ]
-        head = ["row", *_FIGURE_NAMES, "M par.", "minutes", "epochs", "batch", "seeds"]
+        head = ["row", *_FIGURE_NAMES, "M par.", "minutes", "batch", "seeds"]
         lines += [f"### {name}", "", *table(head, body)]
         for row, seeds in grouped(rows, "row").items():
             shown = f"![{TITLES[row]}: found to the left, the truth to the right]"

@@ -66,3 +66,20 @@ def test_the_retinanet_normalizes_as_the_backbones_weights_want_and_stretches(ba
     assert (transform.image_mean, transform.image_std) == (list(cfg.mean), list(cfg.std))
     images, _ = transform([torch.rand(3, 40, 90)])
     assert images.tensors.shape == (1, 3, 96, 96)
+
+
+def test_lengths_of_training_stand_side_by_side(tmp_path):
+    for epochs in ("1", "2"):
+        assert main(["real", "--output", str(tmp_path), "--rows", "mlfpn", "--epochs", epochs]) == 0
+    rows = json.loads((tmp_path / "real.json").read_text())["rows"]
+    assert [row["epochs"] for row in rows] == [1, 2]
+    assert len({row["picture"] for row in rows}) == 2
+
+
+@pytest.mark.parametrize(("row", "strides"), [("pafpn-2", [8, 16]), ("fpn-2", [8, 16]), ("pafpn", [8, 16, 32])])
+def test_rows_on_two_maps_read_two(tmp_path, row, strides):
+    config = Real(output=tmp_path, budget="cpu").config(row, tmp_path, 0, images=205)
+    with torch.device("meta"):
+        model = create_detector("ssd", 10, **config.detector_settings())
+    assert list(model.pyramid.neck.in_strides) == strides
+    assert len(model.pyramid.out_channels) == 6

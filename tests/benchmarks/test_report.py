@@ -75,6 +75,7 @@ def fill(folder):
     for seed, ap in enumerate((0.5, 0.6)):
         run = {"row": "mlfpn", "data": "bccd", "seed": seed, "epochs": 24, "batch_size": 8, "picture": "found.jpg"}
         real.add(f"bccd/mlfpn/{seed}", **run, **{**found, "AP": ap}, mparams=3.4, train_seconds=90.0)
+    real.add("bccd/mlfpn/short", **{**run, "epochs": 8}, **{**found, "AP": 0.3}, mparams=3.4, train_seconds=30.0)
     loader = Results(folder, "loader", CPU, {})
     loader.add("0/recipe", workers=0, work="recipe", images=16, seconds=0.5, images_per_second=32.0)
 
@@ -109,7 +110,11 @@ def test_pages_show_what_is_in_the_files(tmp_path):
     assert run in pages["training"]
     assert "| YOLOv5s, from COCO, 640 px |  | RF100 test, 36 images |  | 91.2 |" in pages["training"]
     assert "| M2Det (MLFPN) | 55.0 ± 7.1 | 82.3 ± 0.0 | 40.0 ± 0.0 |  |" in pages["real"]
-    assert "| 3.40 | 1.50 | 24 | 8 | 2 |" in pages["real"]
+    assert "| 3.40 | 1.50 | 8 | 2 |" in pages["real"]
+    long, short = pages["real"].split("### ")[1:]  # lengths of training are not averaged
+    assert long.startswith("bccd, 24 epochs\n")
+    assert short.startswith("bccd, 8 epochs\n")
+    assert "| M2Det (MLFPN) | 30.0 | 82.3 | 40.0 |  |" in short
     assert "1.50 minutes of training at 17.8 images per second, 1.2 % of it waiting" in pages["training"]
     assert "| 0 |  | 32.0 |" in pages["loader"]
     assert all(str(tmp_path) not in pages[name] for name in ("necks", "ablation", "activations"))

@@ -60,6 +60,10 @@ def test_the_papers_steps():
         "nasfpn",
         "mlfpn-silu",
         "pafpn-2-silu",
+        "mlfpn-wide",
+        "mlfpn-half",
+        "mlfpn-base",
+        "mlfpn-groupnorm",
     ]
     assert rows["stronger"].backbone == RECIPES["cpu"].stronger
 
