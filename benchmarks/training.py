@@ -151,7 +151,8 @@ def run_history(folder: Path) -> dict[str, Any]:
         waited += taken * line["waiting_for_data"]
         before = step
     command = command_line("detectors", environment["command"][1:])
-    machine = environment["gpus"][0] if environment["gpus"] else f"CPU, {environment['threads']} threads"
+    threads = environment["threads"]
+    machine = environment["gpus"][0] if environment["gpus"] else f"CPU, {threads} thread{'' if threads == 1 else 's'}"
     return {
         "model": config["model"],
         "command": command,
