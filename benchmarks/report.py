@@ -99,9 +99,10 @@ PAGES = {
         "Real pictures",
         "Necks on the backbone of the small presets, at their size and from ImageNet weights, trained alike on real "
         "pictures with the defaults of `python -m detectors train`, and measured on pictures that they have not seen. "
-        "FPN and PAFPN have three maps of the backbone, as in their papers, where a row does not say two; MLFPN and SSD "
-        "have two. torchvision's RetinaNet, with an FPN and heads of 96 channels, has the same backbone, pictures, optimizer and schedule. "
-        "Its anchors are its paper's, whose smallest side is 32 pixels, which is coarse for pictures of this size. No "
+        "FPN and PAFPN have three maps of the backbone, as in their papers, where a row does not say two; MLFPN and "
+        "SSD have two. torchvision's RetinaNet, with an FPN and heads of 96 channels, has the same backbone, pictures, "
+        "optimizer and schedule. Its anchors are its paper's, whose smallest side is 32 pixels, which is coarse for "
+        "pictures of this size. No "
         "row has had a search of its own. Minutes are of training, beside whatever else ran, and not all on one "
         "machine: they tell how long a run takes, not which is faster.",
         trained_pages.real,
