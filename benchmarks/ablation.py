@@ -108,7 +108,7 @@ def _silu_rows(recipe: Recipe) -> list[Row]:
 
 
 def _mlfpn_rows(recipe: Recipe) -> list[Row]:
-    """MLFPN with one thing changed in each row, to see what holds it back; its maps stay as wide."""
+    """MLFPN with other widths, levels or norms, to see what holds it back; maps, decoder and heads stay as they are."""
     levels, channels = recipe.num_levels, recipe.channels
     wide = {"channels": 2 * channels, "base_channels": [2 * channels, 4 * channels]}
     rows: dict[str, tuple[str, dict[str, Any]]] = {

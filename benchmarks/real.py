@@ -90,6 +90,10 @@ class Real(Command):
         train = load_dataset(self.data, "train")
         return train, load_dataset(self.data, "test", transforms=evaluation_transforms(), class_names=train.class_names)
 
+    @property
+    def _epochs(self) -> int:
+        return self.epochs or SIZES[self.budget].epochs
+
     def config(self, row: str, folder: Path, seed: int, images: int) -> TrainConfig:
         """The options of one training; what is not set here is `train`'s default for so many images."""
         size = SIZES[self.budget]
@@ -97,20 +101,19 @@ class Real(Command):
         config = TrainConfig(
             model="ssd",
             output=folder,
-            epochs=self.epochs or size.epochs,
+            epochs=self._epochs,
             image_size=size.image_size,
             backbone=size.backbone,
             backbone_weights=package_for(size.backbone) or "none",
             settings=format_settings(settings.get(row, {})),
             seed=seed,
             device=self.device,
-            eval_every=self.epochs or size.epochs,
+            eval_every=self._epochs,
         )
         return config.resolved(images)[0]
 
     def _measurement(self, row: str, name: str, seed: int, images: list[int], device: torch.device) -> Measurement:
-        epochs = self.epochs or SIZES[self.budget].epochs
-        key = f"{name}/{row}/epochs{epochs}/seed{seed}"
+        key = f"{name}/{row}/epochs{self._epochs}/seed{seed}"
         run = Path("runs/real") / key
         config = self.config(row, self.output / run, seed, images[0])
         chosen = ("epochs", "batch_size", "lr", "image_size", "backbone", "backbone_weights")

@@ -102,9 +102,8 @@ PAGES = {
         "FPN and PAFPN have three maps of the backbone, as in their papers, where a row does not say two; MLFPN and "
         "SSD have two. torchvision's RetinaNet, with an FPN and heads of 96 channels, has the same backbone, pictures, "
         "optimizer and schedule. Its anchors are its paper's, whose smallest side is 32 pixels, which is coarse for "
-        "pictures of this size. No "
-        "row has had a search of its own. Minutes are of training, beside whatever else ran, and not all on one "
-        "machine: they tell how long a run takes, not which is faster.",
+        "pictures of this size. No row has had a search of its own. Minutes are of training, beside whatever else "
+        "ran, and not all on one machine: they tell how long a run takes, not which is faster.",
         trained_pages.real,
     ),
     "loader": Page(
